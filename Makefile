@@ -1,0 +1,106 @@
+# Everything a contributor or CI runs. Written for GNU make 3.81 (macOS) and later.
+#
+#   make demo     what undrift does, on sample data
+#   make test     every test, on real servers; installs what they need
+#   make lint     style, types, import contracts
+#
+# PYTHON picks the interpreter:  make venv PYTHON=python3.13
+# PYTEST_ARGS is handed on:      make test PYTEST_ARGS="-k sync -x"
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+# The first of these that runs and is at least 3.11 (a name on PATH may be a shim that only fails).
+CANDIDATES := python3.11 python3.12 python3.13 python3.14 python3 python
+IS_SUITABLE := import sys; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(firstword $(foreach name,$(CANDIDATES),$(shell \
+	$(name) -c '$(IS_SUITABLE)' >/dev/null 2>&1 && echo $(name))))
+
+# Extended by CI and by hand; empty on a first look.
+PYTEST_ARGS ?=
+
+.PHONY: help venv demo test lint format bench test-wheel clean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+# ---------------------------------------------------------------- environment
+
+venv: $(STAMP)
+
+# Every package by hash, from whichever registry pip is set up for. uv, where it is there, is the faster pip.
+$(VENV)/.requirements: requirements/dev.txt
+	@test -n "$(PYTHON)" || { echo "undrift needs Python 3.11 or later: none found. Install one, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python" >&2; exit 2; }
+	@if command -v uv >/dev/null 2>&1; then \
+		set -ex; \
+		test -x $(BIN)/python || uv venv --quiet --python "$(PYTHON)" $(VENV); \
+		uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/dev.txt; \
+	else \
+		set -ex; \
+		test -x $(BIN)/pip || "$(PYTHON)" -m venv $(VENV); \
+		$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt; \
+	fi
+	@touch $@
+
+# The project itself, editable. hatchling is among the requirements, so nothing unpinned is fetched to build it.
+$(STAMP): $(VENV)/.requirements pyproject.toml
+	@if command -v uv >/dev/null 2>&1; then \
+		set -ex; uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .; \
+	else \
+		set -ex; $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .; \
+	fi
+	@touch $@
+
+# ---------------------------------------------------------------- the main job
+
+demo: venv
+	$(BIN)/undrift demo
+
+# ---------------------------------------------------------------- tests and checks
+
+# The modules that decide what is written and deleted, and how much of them tests must run.
+CORE := check diff fingerprint guard look plan publish repair search sync
+CORE_COVERAGE := 95
+
+comma := ,
+empty :=
+space := $(empty) $(empty)
+CORE_FILES := $(subst $(space),$(comma),$(foreach name,$(CORE),*/undrift/$(name).py))
+
+# Real servers, real wheels, random order, warnings as errors: pyproject.toml says how. A part of the
+# tests, chosen by PYTEST_ARGS, says nothing about coverage.
+test: venv
+ifeq ($(strip $(PYTEST_ARGS)),)
+	$(BIN)/pytest --cov --cov-report=term
+	$(BIN)/coverage report --include='$(CORE_FILES)' --fail-under=$(CORE_COVERAGE)
+else
+	$(BIN)/pytest $(PYTEST_ARGS)
+endif
+
+# Part of `test`: the wheel in an empty environment, as a user installs it.
+test-wheel: venv
+	$(BIN)/pytest -m wheel $(PYTEST_ARGS)
+
+CHECKED := $(wildcard src tests examples benchmarks)
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(CHECKED)
+	$(BIN)/lint-imports
+
+# What a formatter can repair by itself.
+format: venv
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+bench: venv
+	$(BIN)/python -m benchmarks.sync_cost
+
+clean:
+	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* coverage.xml
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
