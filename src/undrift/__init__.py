@@ -1,0 +1,111 @@
+"""Keep a vector database true to the relational database it was built from.
+
+    import undrift
+
+    with undrift.Undrift.from_env() as sides:
+        if not sides.check(123).is_in_sync:
+            sides.sync(123)
+
+Names are imported when they are first used: a program that only catches `UndriftError` loads no
+database driver.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from undrift.aio import AsyncUndrift
+    from undrift.api import Setup, Undrift
+    from undrift.errors import (
+        ConfigError,
+        DimensionMismatch,
+        EmbeddingBudgetSpent,
+        EmbeddingFailed,
+        IncompleteRead,
+        InvalidDocument,
+        OwnerNotFound,
+        ProfileOutdated,
+        SafetyStop,
+        SourceUnavailable,
+        StoreUnavailable,
+        TransientError,
+        UndriftError,
+        UnknownStateError,
+        UnsupportedError,
+        WriteFailed,
+    )
+    from undrift.model import (
+        Cost,
+        Entity,
+        EntityId,
+        Hit,
+        Outcome,
+        Read,
+        SearchResult,
+        Stamp,
+        SyncReport,
+        SyncStatus,
+    )
+
+__all__ = [
+    "AsyncUndrift",
+    "ConfigError",
+    "Cost",
+    "DimensionMismatch",
+    "EmbeddingBudgetSpent",
+    "EmbeddingFailed",
+    "Entity",
+    "EntityId",
+    "Hit",
+    "IncompleteRead",
+    "InvalidDocument",
+    "Outcome",
+    "OwnerNotFound",
+    "ProfileOutdated",
+    "Read",
+    "SafetyStop",
+    "SearchResult",
+    "Setup",
+    "SourceUnavailable",
+    "Stamp",
+    "StoreUnavailable",
+    "SyncReport",
+    "SyncStatus",
+    "TransientError",
+    "Undrift",
+    "UndriftError",
+    "UnknownStateError",
+    "UnsupportedError",
+    "WriteFailed",
+    "__version__",
+]
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AsyncUndrift": "undrift.aio",
+    "Setup": "undrift.api",
+    "Undrift": "undrift.api",
+    "Cost": "undrift.model",
+    "Entity": "undrift.model",
+    "EntityId": "undrift.model",
+    "Hit": "undrift.model",
+    "Outcome": "undrift.model",
+    "Read": "undrift.model",
+    "SearchResult": "undrift.model",
+    "Stamp": "undrift.model",
+    "SyncReport": "undrift.model",
+    "SyncStatus": "undrift.model",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES.get(name, "undrift.errors")), name)
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

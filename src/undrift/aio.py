@@ -1,0 +1,152 @@
+"""The same API for programs on an event loop: every call runs in a worker thread."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+from undrift.api import Owner, Profile, Setup, Undrift
+from undrift.events import Listener, ignore
+from undrift.model import SearchResult, SyncReport, SyncStatus
+
+T = TypeVar("T")
+
+
+class AsyncUndrift:
+    """`Undrift` with the same methods as coroutines and asynchronous iterators.
+
+    Args:
+        sides: the instance that does the work.
+
+    Safety:
+        Cancelling an awaiting task does not stop the thread: the call it waits for runs to its end.
+    """
+
+    def __init__(self, sides: Undrift) -> None:
+        self._sides = sides
+
+    @classmethod
+    def from_env(
+        cls, config: str | Path | None = None, *, environ: Mapping[str, str] | None = None
+    ) -> AsyncUndrift:
+        """See `Undrift.from_env`."""
+        return cls(Undrift.from_env(config, environ=environ))
+
+    async def describe(self) -> Setup:
+        """See `Undrift.describe`."""
+        return await asyncio.to_thread(self._sides.describe)
+
+    async def check(self, owner: Owner, profile: Profile | None = None) -> SyncStatus:
+        """See `Undrift.check`."""
+        return await asyncio.to_thread(self._sides.check, owner, profile)
+
+    async def check_owners(self, owners: Iterable[Owner]) -> AsyncIterator[SyncStatus]:
+        """See `Undrift.check_owners`."""
+        async for status in _in_thread(self._sides.check_owners(owners)):
+            yield status
+
+    async def check_all(self) -> AsyncIterator[SyncStatus]:
+        """See `Undrift.check_all`."""
+        async for status in _in_thread(self._sides.check_all()):
+            yield status
+
+    async def search(
+        self, owner: Owner, query: str, *, kinds: Sequence[str] | None = None, limit: int = 10
+    ) -> SearchResult:
+        """See `Undrift.search`."""
+        return await asyncio.to_thread(self._sides.search, owner, query, kinds=kinds, limit=limit)
+
+    async def plan(
+        self, owners: Iterable[Owner] | None, *, force: bool = False
+    ) -> AsyncIterator[SyncReport]:
+        """See `Undrift.plan`."""
+        reports = await asyncio.to_thread(self._sides.plan, owners, force=force)
+        async for report in _in_thread(reports):
+            yield report
+
+    async def sync(
+        self,
+        owner: Owner,
+        profile: Profile | None = None,
+        *,
+        force: bool = False,
+        max_embeddings: int | None = None,
+        listener: Listener = ignore,
+    ) -> SyncReport:
+        """See `Undrift.sync`."""
+        return await asyncio.to_thread(
+            self._sides.sync,
+            owner,
+            profile,
+            force=force,
+            max_embeddings=max_embeddings,
+            listener=listener,
+        )
+
+    async def sync_owners(
+        self,
+        owners: Iterable[Owner],
+        *,
+        force: bool = False,
+        max_delete: str | None = None,
+        max_embeddings: int | None = None,
+        listener: Listener = ignore,
+    ) -> AsyncIterator[SyncReport]:
+        """See `Undrift.sync_owners`."""
+        reports = self._sides.sync_owners(
+            owners,
+            force=force,
+            max_delete=max_delete,
+            max_embeddings=max_embeddings,
+            listener=listener,
+        )
+        async for report in _in_thread(reports):
+            yield report
+
+    async def sync_all(
+        self,
+        *,
+        force: bool = False,
+        max_delete: str | None = None,
+        max_embeddings: int | None = None,
+        listener: Listener = ignore,
+    ) -> AsyncIterator[SyncReport]:
+        """See `Undrift.sync_all`."""
+        reports = self._sides.sync_all(
+            force=force, max_delete=max_delete, max_embeddings=max_embeddings, listener=listener
+        )
+        async for report in _in_thread(reports):
+            yield report
+
+    async def close(self) -> None:
+        """See `Undrift.close`."""
+        await asyncio.to_thread(self._sides.close)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+
+async def _in_thread(items: Iterator[T]) -> AsyncIterator[T]:
+    """Each item of *items*, fetched in a worker thread; the iterator is closed there too."""
+    end = object()
+    try:
+        while True:
+            item = await asyncio.to_thread(next, items, end)
+            if item is end:
+                return
+            yield item  # type: ignore[misc]
+    finally:
+        close = getattr(items, "close", None)
+        if close is not None:
+            await asyncio.to_thread(close)

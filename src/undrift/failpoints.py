@@ -1,0 +1,60 @@
+"""Named places where a test can stop the world: crash the process, raise, or look.
+
+A crash between two steps is the case that matters most and happens least, so the code itself says
+where its steps end. Nothing is installed in production, where passing a failpoint costs one
+comparison. `undrift.testing.faults` installs the usual faults.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from difflib import get_close_matches
+
+FAILPOINTS: frozenset[str] = frozenset(
+    {
+        # one call of a store's `publish`, in this order
+        "store.publish.begun",  # the transaction is open, nothing is written
+        "store.publish.written",  # writes are made, deletes are not
+        "store.publish.deleted",  # deletes are made too, nothing is committed
+        "store.publish.committed",  # durable, but the caller does not know it yet
+        # one owner's sync, in this order
+        "sync.looked",  # both sides are read
+        "sync.planned",
+        "sync.embedded",
+        "sync.published",
+        "sync.verified",
+    }
+)
+"""Every name there is. A store without transactions passes its four in the same order."""
+
+Hook = Callable[[str], None]
+
+_hook: Hook | None = None
+
+
+def reach(name: str) -> None:
+    """Tell the installed hook, if there is one, that the failpoint *name* is reached."""
+    if _hook is not None:
+        _hook(name)
+
+
+def install(hook: Hook | None) -> Hook | None:
+    """Make *hook* hear of every failpoint reached in this process, and return the previous one.
+
+    None removes it. One hook at a time: faults that need several compose them.
+    """
+    global _hook
+    previous, _hook = _hook, hook
+    return previous
+
+
+def known(name: str) -> str:
+    """Return *name* if it is a failpoint.
+
+    Raises:
+        ValueError: it is not, and a fault installed there would never happen.
+    """
+    if name not in FAILPOINTS:
+        nearest = get_close_matches(name, FAILPOINTS, n=1)
+        raise ValueError(f"no failpoint {name!r}; the nearest is {nearest or sorted(FAILPOINTS)}")
+    return name

@@ -1,0 +1,159 @@
+"""Reading both sides for a group of owners: the one place where a comparison's input comes from.
+
+A look believes nothing that it did not read itself. Where it cannot read, the owner's look carries
+the error instead, so that an outage can never be taken for absence (I9).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from undrift.diff import OwnerDiff, diff_owner, status_of
+from undrift.errors import InvalidDocument, UnknownStateError
+from undrift.model import Stamp, SyncStatus, Wanted
+from undrift.ports import OwnerContent, Source, VectorStore
+from undrift.render import Renderer
+
+First = Literal["store", "source"]
+NOT_CREATED = "store not created yet"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What one look at both sides showed of one owner.
+
+    Attributes:
+        wanted: the source's side; None if a complete read does not show the owner.
+        digest: of the raw content that ``wanted`` was rendered from.
+        stamps: the store's side.
+        unmanaged: records of the owner outside the namespace.
+        error: why the owner could not be looked at; then nothing else counts.
+    """
+
+    owner_id: str
+    wanted: Wanted | None = None
+    digest: bytes | None = None
+    stamps: Sequence[Stamp] = ()
+    unmanaged: int = 0
+    error: UnknownStateError | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sides:
+    """Both sides and how to compare them.
+
+    Attributes:
+        store_exists: False when the store certainly has not been created yet.
+        model: the identity that current embeddings carry.
+        against: what the source is, ``source`` or ``profile`` where the caller gives it.
+    """
+
+    source: Source
+    store: VectorStore
+    renderer: Renderer
+    model: str
+    store_exists: bool = True
+    against: str = "source"
+
+    def look(
+        self,
+        owners: Sequence[str],
+        *,
+        first: First,
+        before: Mapping[str, Look] | None = None,
+        given: Mapping[str, OwnerContent] | None = None,
+    ) -> dict[str, Look]:
+        """Read both sides of *owners*.
+
+        Args:
+            first: which side is read first. A sync enumerates before it reads the source, so that
+                what it deletes was seen before the source was read without it.
+            before: an earlier look; where the raw content is still the same, its rendering is
+                used again.
+            given: content to use in the source's place.
+
+        Returns:
+            One look for each of *owners*; a side that failed makes all of them unknown.
+        """
+        try:
+            stamps, unmanaged = self._store_side(owners) if first == "store" else ({}, {})
+            contents = self._source_side(owners, before, given or {})
+            if first == "source":
+                stamps, unmanaged = self._store_side(owners)
+        except UnknownStateError as exc:
+            return {owner: Look(owner_id=owner, error=exc) for owner in owners}
+        looks = {}
+        for owner in owners:
+            wanted, digest, error = contents.get(owner, (None, None, None))
+            looks[owner] = Look(
+                owner_id=owner,
+                wanted=wanted,
+                digest=digest,
+                stamps=stamps.get(owner, ()),
+                unmanaged=unmanaged.get(owner, 0),
+                error=error,
+            )
+        return looks
+
+    def diff(self, look: Look) -> OwnerDiff:
+        """The difference that *look* shows; it must not carry an error."""
+        return diff_owner(
+            look.owner_id,
+            look.wanted,
+            look.stamps,
+            model=self.model,
+            kinds=self.renderer.mapping.kinds,
+        )
+
+    def status(self, diff: OwnerDiff, look: Look) -> SyncStatus:
+        """The status that *diff* amounts to."""
+        notes = () if self.store_exists else (NOT_CREATED,)
+        return status_of(diff, unmanaged=look.unmanaged, notes=notes)
+
+    def _store_side(
+        self, owners: Sequence[str]
+    ) -> tuple[dict[str, list[Stamp]], Mapping[str, int]]:
+        stamps: dict[str, list[Stamp]] = {}
+        if not self.store_exists:
+            return stamps, {}
+        for stamp in self.store.stamps(owners):
+            known = stamps.get(stamp.owner_id)
+            if known is None:
+                stamps[stamp.owner_id] = [stamp]
+            else:
+                known.append(stamp)
+        return stamps, self.store.unmanaged(owners)
+
+    def _source_side(
+        self,
+        owners: Sequence[str],
+        before: Mapping[str, Look] | None,
+        given: Mapping[str, OwnerContent],
+    ) -> dict[str, tuple[Wanted | None, bytes | None, UnknownStateError | None]]:
+        found: dict[str, tuple[Wanted | None, bytes | None, UnknownStateError | None]] = {}
+        asked = [owner for owner in owners if owner not in given]
+        contents = [given[owner] for owner in owners if owner in given]
+        if asked:
+            # The list is complete only when the iterator has ended normally.
+            contents.extend(self.source.read(asked))
+        names = set(owners)
+        for content in contents:
+            if content.owner_id in names:
+                found[content.owner_id] = self._rendered(content, before)
+        return found
+
+    def _rendered(
+        self, content: OwnerContent, before: Mapping[str, Look] | None
+    ) -> tuple[Wanted | None, bytes | None, UnknownStateError | None]:
+        try:
+            if before is None:
+                return self.renderer.render(content), None, None
+            digest = content.digest
+            earlier = before.get(content.owner_id)
+            if earlier is not None and earlier.wanted is not None and earlier.digest == digest:
+                return earlier.wanted, digest, None
+            return self.renderer.render(content), digest, None
+        except InvalidDocument as exc:
+            return None, None, exc

@@ -1,0 +1,288 @@
+"""The words undrift speaks in: entities, stamps, drift and what a run reports.
+
+Values only, no behaviour that touches the world. `Entity` and `Stamp` are named tuples, because a
+fleet run makes one of each per vector: a frozen dataclass costs three times as much to build.
+Everything made once per owner is a frozen dataclass.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple
+
+from undrift.errors import UndriftError
+
+
+class EntityId(str):
+    """An entity's name within its owner, printed and serialised as ``kind:id``.
+
+    A plain ``str`` to everything that only prints or compares it. A kind never holds a colon, so
+    the first colon separates the two parts whatever the id holds.
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, kind: str, entity_id: str) -> EntityId:
+        """Join *kind* and *entity_id*."""
+        return cls(f"{kind}:{entity_id}")
+
+    @property
+    def kind(self) -> str:
+        """The part before the first colon."""
+        return self.partition(":")[0]
+
+    @property
+    def id(self) -> str:
+        """The part after the first colon."""
+        return self.partition(":")[2]
+
+
+class Entity(NamedTuple):
+    """One thing of the source that gets one embedding.
+
+    Attributes:
+        kind: ``experience``, ``project``, …
+        entity_id: unique per owner and kind.
+        owner_id: the owner as the source's row spells it.
+        text: the whole rendered text; empty when nothing is to be embedded.
+        metadata_json: canonical JSON object (sorted keys, no spaces), as it is stored.
+        text_hash: hash of the text that is embedded; equal hashes share one embedding.
+        fingerprint: hash of everything a record holds; equal fingerprints mean equal records.
+    """
+
+    kind: str
+    entity_id: str
+    owner_id: str
+    text: str
+    metadata_json: str
+    text_hash: str
+    fingerprint: str
+
+    @property
+    def key(self) -> EntityId:
+        """The printed identity, ``kind:id``."""
+        return EntityId.of(self.kind, self.entity_id)
+
+    @property
+    def metadata(self) -> dict[str, object]:
+        """The metadata, decoded."""
+        decoded: dict[str, object] = json.loads(self.metadata_json)
+        return decoded
+
+
+class Stamp(NamedTuple):
+    """What a store says of one record, without its vector and its text.
+
+    Attributes:
+        vector_id: the record's primary key, a UUID in canonical spelling.
+        version: grows with every write of the record, below 2**52; says order, nothing else.
+        model: the identity of the embedding the record carries.
+    """
+
+    vector_id: str
+    namespace: str
+    owner_id: str
+    kind: str
+    entity_id: str
+    fingerprint: str
+    text_hash: str
+    model: str
+    version: int
+
+    @property
+    def key(self) -> EntityId:
+        """The printed identity of the entity this record stands for, ``kind:id``."""
+        return EntityId.of(self.kind, self.entity_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the source wants the store to hold for one owner.
+
+    Attributes:
+        entities: by ``(kind, entity_id)``; only those with a text.
+        counts: entities in the source by kind, those without a text included.
+        without_text: entities that render to an empty text, so that no record is wanted.
+    """
+
+    owner_id: str
+    entities: Mapping[tuple[str, str], Entity]
+    counts: Mapping[str, int]
+    without_text: int = 0
+
+
+class Outcome(StrEnum):
+    """What is known of an owner after a run."""
+
+    IN_SYNC = "in_sync"
+    DRIFT = "drift"
+    IN_MOTION = "in_motion"
+    UNKNOWN = "unknown"
+    NOT_FOUND = "not_found"
+    FAILED = "failed"
+
+
+class Read(StrEnum):
+    """What a run read; only ``full`` and ``digests`` can say "in sync"."""
+
+    FULL = "full"
+    DIGESTS = "digests"
+    CHANGED = "changed"
+    SAMPLE = "sample"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncStatus:
+    """How one owner's source and store differ.
+
+    Attributes:
+        source: entities in the source, by kind.
+        store: managed records in the store, by kind.
+        missing_ids: in the source, not in the store.
+        stale_ids: in the store, not in the source.
+        changed_ids: in both, with different content.
+        wrong_model_ids: in both, embedded by another model of the same dimension.
+        duplicate_ids: entities with more than one record.
+        orphan_owner: the source does not have this owner, the store does.
+        without_text: entities that render to nothing, so that no vector is wanted.
+        unmanaged: records of this owner that undrift neither judges nor touches.
+        error: why the outcome is ``unknown`` or ``failed``.
+        notes: what a person should know besides, such as "store not created yet".
+
+    Order:
+        Every list of ids is sorted.
+    """
+
+    owner_id: str
+    outcome: Outcome
+    source: Mapping[str, int] = field(default_factory=dict)
+    store: Mapping[str, int] = field(default_factory=dict)
+    missing_ids: tuple[EntityId, ...] = ()
+    stale_ids: tuple[EntityId, ...] = ()
+    changed_ids: tuple[EntityId, ...] = ()
+    wrong_model_ids: tuple[EntityId, ...] = ()
+    duplicate_ids: tuple[EntityId, ...] = ()
+    orphan_owner: bool = False
+    without_text: int = 0
+    unmanaged: int = 0
+    read: Read = Read.FULL
+    error: UndriftError | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_in_sync(self) -> bool:
+        """Whether both sides were read and agree."""
+        return self.outcome is Outcome.IN_SYNC
+
+    @property
+    def in_sync(self) -> bool | None:
+        """True, False, or None when undrift could not tell (unknown, in motion, not found)."""
+        if self.outcome is Outcome.IN_SYNC:
+            return True
+        return False if self.outcome in (Outcome.DRIFT, Outcome.FAILED) else None
+
+    @classmethod
+    def unknown(cls, owner_id: str, error: UndriftError) -> SyncStatus:
+        """The status of an owner that could not be looked at."""
+        return cls(owner_id=owner_id, outcome=Outcome.UNKNOWN, error=error)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What a plan would do.
+
+    Attributes:
+        texts: distinct texts to embed.
+        tokens: an estimate for those texts, at four characters a token.
+        writes: records to write.
+        deletes: records to delete.
+    """
+
+    texts: int = 0
+    tokens: int = 0
+    writes: int = 0
+    deletes: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            texts=self.texts + other.texts,
+            tokens=self.tokens + other.tokens,
+            writes=self.writes + other.writes,
+            deletes=self.deletes + other.deletes,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncReport:
+    """What a sync did for one owner, and what it proved.
+
+    Attributes:
+        outcome: ``in_sync`` only when both sides were read again afterwards and agree.
+        before: what the look before the first write showed.
+        skipped: the owner was in sync already and nothing was written.
+        written: records written and read back.
+        deleted: records deleted and seen to be gone.
+        embedded: texts this owner's repair paid for.
+        truncated: texts of which the model read only the beginning.
+        verified: both sides were read again after the last write and agree.
+        against: what the result was verified against, ``source`` or ``profile``.
+        cost: of a dry run, the plan's cost; nothing was written.
+        error: why the outcome is ``failed`` or ``unknown``.
+    """
+
+    owner_id: str
+    outcome: Outcome
+    before: SyncStatus
+    skipped: bool = False
+    written: int = 0
+    deleted: int = 0
+    embedded: int = 0
+    truncated: int = 0
+    verified: bool = False
+    against: str = "source"
+    dry_run: bool = False
+    cost: Cost = field(default_factory=Cost)
+    read: Read = Read.FULL
+    error: UndriftError | None = None
+
+    @property
+    def is_in_sync(self) -> bool:
+        """Whether the owner was in sync when the run ended."""
+        return self.outcome is Outcome.IN_SYNC
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hit:
+    """One search result, joined to the source.
+
+    Attributes:
+        score: cosine similarity, 1.0 is the same direction.
+        text: the source's text as it is now, whatever the store holds.
+        changed: the store's record is older than the source, so the score belongs to an old text.
+    """
+
+    owner_id: str
+    key: EntityId
+    score: float
+    text: str
+    metadata: Mapping[str, object]
+    changed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchResult:
+    """What a search returns.
+
+    Attributes:
+        hits: best first; never an entity that the source does not have.
+        stale_ids: what the store offered and the source no longer has.
+    """
+
+    owner_id: str
+    query: str
+    hits: tuple[Hit, ...]
+    stale_ids: tuple[EntityId, ...] = ()

@@ -1,0 +1,186 @@
+"""From an owner's raw content to the entities the store should hold.
+
+Pure: content in, `Wanted` out. Three steps: give every element its id, parents before children;
+render all texts in one call; hash.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from operator import itemgetter
+from typing import NamedTuple
+
+from undrift import fingerprint as hashes
+from undrift.errors import InvalidDocument
+from undrift.identity import MAX_OWNER_BYTES, Identifier, View, dotted, require_storable
+from undrift.mapping import MAX_EMBEDDED_CHARACTERS, EntitySpec
+from undrift.mapping import Mapping as SourceMapping
+from undrift.model import Entity, Wanted
+from undrift.ports import Element, OwnerContent
+from undrift.templates import MISSING, OwnerTemplate, Row, is_template, variables
+
+
+class _CompiledSpec(NamedTuple):
+    """An entity spec, ready to run."""
+
+    kind: str
+    depth: int
+    identifier: Identifier
+    row: Callable[[View], Row]
+    metadata: tuple[str, ...]
+    dotted_metadata: tuple[tuple[str, Callable[[View], object]], ...]
+
+
+class Renderer:
+    """Renders one owner at a time. Immutable after construction, so threads may share it.
+
+    Args:
+        mapping: what becomes an entity, and how.
+
+    Raises:
+        ConfigError: a template is not valid.
+    """
+
+    def __init__(self, mapping: SourceMapping) -> None:
+        self.mapping = mapping
+        names = [variables(spec.text, where=f"kind {spec.kind}") for spec in mapping.entities]
+        self._specs = [
+            _compile(spec, spec_names, mapping.entities)
+            for spec, spec_names in zip(mapping.entities, names, strict=True)
+        ]
+        self._by_depth = sorted(range(len(names)), key=lambda index: self._specs[index].depth)
+        texts = [spec.text for spec in mapping.entities]
+        self._template = OwnerTemplate(zip(texts, names, strict=True))
+
+    @property
+    def fields(self) -> tuple[frozenset[str], ...]:
+        """For each entity spec the fields it reads, without aliases; what a table must select."""
+        return tuple(_fields_read(spec) for spec in self.mapping.entities)
+
+    def render(self, content: OwnerContent) -> Wanted:
+        """The entities of one owner.
+
+        Raises:
+            InvalidDocument: an id is unusable or given twice, or a template fails on this content.
+        """
+        owner_id = content.owner_id
+        require_storable(owner_id, "owner id", owner_id, MAX_OWNER_BYTES)
+        elements = content.elements()
+        for index in self._by_depth:
+            self._specs[index].identifier.assign(owner_id, elements[index])
+        texts = self._render_texts(owner_id, elements)
+        return self._entities(owner_id, elements, texts)
+
+    def _render_texts(self, owner_id: str, elements: Sequence[Sequence[Element]]) -> list[str]:
+        rows: list[list[Row]] = [
+            [compiled.row(element.view or {}) for element in spec_elements]
+            for compiled, spec_elements in zip(self._specs, elements, strict=True)
+        ]
+        try:
+            return self._template.render(rows)
+        except Exception as exc:
+            kind = self._specs[self._template.failing_spec(rows)].kind
+            raise InvalidDocument(
+                owner_id,
+                why=f"the text template of kind {kind} fails on it ({type(exc).__name__}).",
+                fix=f"make the template of [[entity]] kind = {kind!r} cope with this content",
+            ) from exc
+
+    def _entities(
+        self, owner_id: str, elements: Sequence[Sequence[Element]], texts: list[str]
+    ) -> Wanted:
+        entities: dict[tuple[str, str], Entity] = {}
+        empty: set[tuple[str, str]] = set()
+        remaining = iter(texts)
+        for compiled, spec_elements in zip(self._specs, elements, strict=True):
+            for element in spec_elements:
+                entity = _entity(owner_id, compiled, element, next(remaining))
+                identity = (entity.kind, entity.entity_id)
+                if not entity.text:
+                    empty.add(identity)
+                    continue
+                other = entities.setdefault(identity, entity)
+                if other is not entity and other.fingerprint != entity.fingerprint:
+                    raise _duplicate_id(owner_id, entity)
+        conflict = empty & entities.keys()
+        if conflict:
+            raise _duplicate_id(owner_id, entities[min(conflict)])
+        counts = Counter([kind for kind, _ in entities])
+        counts.update([kind for kind, _ in empty])
+        return Wanted(owner_id, entities, dict(counts), without_text=len(empty))
+
+
+def _entity(owner_id: str, compiled: _CompiledSpec, element: Element, rendered: str) -> Entity:
+    text = rendered.strip()
+    try:
+        encoded = text.encode()
+    except UnicodeEncodeError:
+        text = hashes.storable_text(text)
+        encoded = text.encode()
+    if b"\x00" in encoded:
+        text = hashes.storable_text(text)
+        encoded = text.encode()
+    embedded = encoded
+    if len(text) > MAX_EMBEDDED_CHARACTERS:
+        embedded = text[:MAX_EMBEDDED_CHARACTERS].encode()
+    view = element.view or {}
+    values = {name: view[name] for name in compiled.metadata if name in view}
+    for name, lookup in compiled.dotted_metadata:
+        value = lookup(view)
+        if value is not None:
+            values[name] = value
+    metadata_json = hashes.canonical_json(values)
+    kind, entity_id = compiled.kind, element.entity_id
+    return Entity(
+        kind,
+        entity_id,
+        owner_id,
+        text,
+        metadata_json,
+        hashes.text_hash(embedded),
+        hashes.fingerprint(kind, entity_id, owner_id, encoded, metadata_json),
+    )
+
+
+def _duplicate_id(owner_id: str, entity: Entity) -> InvalidDocument:
+    return InvalidDocument(
+        owner_id,
+        why=f"two entities of kind {entity.kind} have the id {entity.entity_id!r} and different "
+        "content, so it cannot be told which is true.",
+        fix="give each its own id in the source",
+    )
+
+
+def _compile(
+    spec: EntitySpec, names: Sequence[str], entities: Sequence[EntitySpec]
+) -> _CompiledSpec:
+    return _CompiledSpec(
+        kind=spec.kind,
+        depth=spec.path.count(".") if spec.path else 0,
+        identifier=Identifier(spec, entities),
+        row=_row(names),
+        metadata=tuple(name for name in spec.metadata if "." not in name),
+        dotted_metadata=tuple((name, dotted(name)) for name in spec.metadata if "." in name),
+    )
+
+
+def _row(names: Sequence[str]) -> Callable[[View], Row]:
+    """A function from a view to the values of *names*, in their order."""
+    if not names:
+        return lambda view: (MISSING,)
+    if len(names) == 1:
+        return lambda view: (view.get(names[0], MISSING),)
+    missing = dict.fromkeys(names, MISSING)
+    values = itemgetter(*names)
+    return lambda view: values({**missing, **view})
+
+
+def _fields_read(spec: EntitySpec) -> frozenset[str]:
+    fields = set(variables(spec.text, where=f"kind {spec.kind}"))
+    for value in (spec.id, *spec.key, *spec.metadata):
+        if is_template(value):
+            fields.update(variables(value, where=f"an id or key of kind {spec.kind}"))
+        else:
+            fields.add(value.partition(".")[0])
+    return frozenset(fields - {"parent"})

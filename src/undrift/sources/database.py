@@ -1,0 +1,252 @@
+"""One relational database, read only: addresses, snapshots, owner columns and errors.
+
+Everything the two layouts share. Nothing here writes, and nothing can: PostgreSQL transactions are
+READ ONLY, SQLite files are opened with ``mode=ro``.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL, Connection, Engine, make_url
+
+from undrift.errors import ConfigError, SourceUnavailable, UndriftError
+from undrift.sources.failures import mapped_failures
+from undrift.sources.owners import OwnerColumn
+
+CONNECT_TIMEOUT_SECONDS = 10
+STREAM_ROWS = 500
+
+
+class Database:
+    """A lazily connected, read-only database.
+
+    Args:
+        url: as people write it; ``postgres://`` and ``postgresql://`` both mean psycopg 3.
+
+    Raises:
+        ConfigError: the URL is malformed or names a database undrift does not read.
+
+    Safety:
+        May be used from several threads.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = _parse(url)
+        self.is_postgres = self.url.get_backend_name() == "postgresql"
+        self._engine: Engine | None = None
+
+    @property
+    def location(self) -> str:
+        """The address, with the password hidden."""
+        return self.url.set(drivername=self.url.get_backend_name()).render_as_string(
+            hide_password=True
+        )
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """One read-only transaction in which every statement sees the same state.
+
+        On PostgreSQL row level security is switched off for it, which makes the server refuse a
+        read that a policy would silently shorten.
+
+        Raises:
+            ConfigError: the address, the password or a name is wrong.
+            SourceUnavailable: the server cannot be reached or broke off.
+            IncompleteRead: a policy hides rows from this role.
+        """
+        with mapped_failures(self.location), self._connect() as connection:
+            if self.is_postgres:
+                connection.execute(sa.text("SET LOCAL row_security = off"))
+            yield connection
+
+    def is_standby(self) -> bool:
+        """Whether this is a replica, which may lag behind the primary."""
+        if not self.is_postgres:
+            return False
+        with self.snapshot() as connection:
+            return bool(connection.scalar(sa.text("SELECT pg_is_in_recovery()")))
+
+    def table(self, name: str, owner: str, columns: Sequence[str], *, setting: str) -> sa.Table:
+        """The table *name* as the database describes it.
+
+        Args:
+            name: ``table`` or ``schema.table``; a view serves too.
+            owner: its owner column.
+            columns: other columns that must exist.
+            setting: which setting names it, for the error.
+
+        Raises:
+            ConfigError: there is no such table or column.
+        """
+        schema, _, table_name = name.rpartition(".")
+        with self.snapshot() as connection:
+            inspector = sa.inspect(connection)
+            try:
+                found = inspector.get_columns(table_name, schema=schema or None)
+            except sa.exc.NoSuchTableError:
+                found = []
+            if not found:
+                raise self._no_such_table(inspector, schema or None, name, setting)
+        table = sa.Table(
+            table_name,
+            sa.MetaData(),
+            *(sa.Column(column["name"], column["type"]) for column in found),
+            schema=schema or None,
+        )
+        for column in (owner, *columns):
+            if column not in table.c:
+                raise _no_such_column(name, column, list(table.c.keys()), setting)
+        return table
+
+    def owner_column(self, column: sa.Column[Any]) -> OwnerColumn:
+        """How owners are spelled in *column*."""
+        return OwnerColumn(column, is_dynamic=not self.is_postgres)
+
+    def stream(self, connection: Connection, statement: sa.Select[Any]) -> Iterator[sa.Row[Any]]:
+        """The rows of *statement* through a server-side cursor, in constant memory."""
+        options = {"stream_results": True, "max_row_buffer": STREAM_ROWS}
+        yield from connection.execute(statement, execution_options=options)
+
+    def close(self) -> None:
+        """Close every pooled connection."""
+        if self._engine is not None:
+            self._engine.dispose()
+            self._engine = None
+
+    def _connect(self) -> Connection:
+        if self._engine is None:
+            self._engine = _postgres_engine(self.url) if self.is_postgres else _sqlite(self.url)
+        return self._engine.connect()
+
+    def _no_such_table(
+        self, inspector: sa.Inspector, schema: str | None, name: str, setting: str
+    ) -> UndriftError:
+        known = [
+            *inspector.get_table_names(schema=schema),
+            *inspector.get_view_names(schema=schema),
+        ]
+        nearest = get_close_matches(name.rpartition(".")[2], known, n=1)
+        listed = ", ".join(sorted(known)[:10]) or "none"
+        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+        return ConfigError(
+            f"No table {name!r}",
+            why=f"{self.location} has no such table or view that this role may see "
+            f"(there are: {listed}{hint}).",
+            fix=f"set {setting} in undrift.toml, or point DATABASE_URL at the right database",
+        )
+
+
+def _no_such_column(table: str, column: str, known: list[str], setting: str) -> ConfigError:
+    nearest = get_close_matches(column, known, n=1)
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+    return ConfigError(
+        f"No column {column!r} in table {table!r}",
+        why=f"its columns are {', '.join(sorted(known))}{hint}.",
+        fix=f"set {setting} in undrift.toml",
+    )
+
+
+# --- addresses --------------------------------------------------------------------------------
+
+
+def _parse(url: str) -> URL:
+    try:
+        parsed = make_url(url.strip())
+        parsed.port  # noqa: B018  a malformed port fails here
+    except (sa.exc.ArgumentError, ValueError) as exc:
+        raise ConfigError(
+            "DATABASE_URL is malformed",
+            why="it cannot be read as a database address.",
+            fix="write it like postgresql://user:password@host:5432/database or sqlite:///app.db",
+        ) from exc
+    backend = {"postgres": "postgresql"}.get(parsed.get_backend_name(), parsed.get_backend_name())
+    if backend == "sqlite":
+        return _sqlite_file(parsed)
+    if backend == "postgresql":
+        if find_spec("psycopg") is None:
+            raise ConfigError(
+                "The PostgreSQL driver is not installed",
+                why="DATABASE_URL names a PostgreSQL server, and psycopg cannot be imported.",
+                fix="pip install 'undrift[postgres]'",
+            )
+        return parsed.set(drivername="postgresql+psycopg")
+    raise ConfigError(
+        f"undrift does not read {backend} databases",
+        why=f"DATABASE_URL begins with {parsed.drivername}://.",
+        fix="use postgresql:// or sqlite:///",
+    )
+
+
+def _sqlite_file(url: URL) -> URL:
+    if not url.database or url.database == ":memory:":
+        raise ConfigError(
+            "DATABASE_URL names no file",
+            why="an in-memory SQLite database is empty for every process that opens it.",
+            fix="write it like sqlite:///app.db (relative) or sqlite:////srv/app.db (absolute)",
+        )
+    return url.set(drivername="sqlite")
+
+
+def _postgres_engine(url: URL) -> Engine:
+    arguments: dict[str, object] = {"prepare_threshold": None}  # poolers in transaction mode
+    if "connect_timeout" not in url.query:
+        arguments["connect_timeout"] = CONNECT_TIMEOUT_SECONDS
+    if "application_name" not in url.query:
+        arguments["application_name"] = "undrift"
+    return sa.create_engine(
+        url,
+        connect_args=arguments,
+        pool_pre_ping=True,
+        execution_options={"isolation_level": "REPEATABLE READ", "postgresql_readonly": True},
+    )
+
+
+def _sqlite(url: URL) -> Engine:
+    path = Path(url.database or "")
+    if not path.is_file():
+        raise ConfigError(
+            "The source database does not exist",
+            why=f"there is no file {path}.",
+            fix="correct DATABASE_URL; undrift never creates a source",
+        )
+    engine = sa.create_engine("sqlite://", creator=_opener(path), poolclass=sa.QueuePool)
+
+    # sqlite3 opens no transaction for reads by itself; without BEGIN every statement would see a
+    # state of its own.
+    @sa.event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN")
+
+    return engine
+
+
+def _opener(path: Path) -> Callable[[], sqlite3.Connection]:
+    def connect() -> sqlite3.Connection:
+        try:
+            connection = sqlite3.connect(
+                f"file:{quote(str(path.absolute()))}?mode=ro",
+                uri=True,
+                isolation_level=None,
+                check_same_thread=False,
+                timeout=30.0,
+            )
+        except sqlite3.Error as exc:
+            raise SourceUnavailable(
+                "The source database cannot be opened",
+                why=f"{path}: {exc}.",
+                fix="check the file's permissions",
+            ) from exc
+        # Bytes that are not UTF-8 reach the one owner they belong to, instead of ending the page.
+        connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
+        return connection
+
+    return connect

@@ -1,0 +1,183 @@
+"""The layout with one JSON document per owner, such as ``profiles(user_id, filtered_data)``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, NoReturn
+
+import sqlalchemy as sa
+
+from undrift.errors import InvalidDocument
+from undrift.fingerprint import content_digest
+from undrift.mapping import DocumentTable
+from undrift.mapping import Mapping as SourceMapping
+from undrift.ports import Element, SourceInfo
+from undrift.sources.database import Database
+from undrift.sources.owners import OwnerColumn
+from undrift.sources.paths import PathTree
+
+
+class DocumentContent:
+    """One owner's documents, parsed when their elements are asked for.
+
+    Args:
+        documents: raw values of the document column, one for each of the owner's rows.
+    """
+
+    def __init__(self, owner_id: str, documents: Sequence[object], paths: PathTree) -> None:
+        self.owner_id = owner_id
+        self._documents = documents
+        self._paths = paths
+
+    @property
+    def digest(self) -> bytes:
+        """A hash of the raw documents."""
+        return content_digest(map(repr, self._documents))
+
+    def elements(self) -> Sequence[Sequence[Element]]:
+        """The elements at the configured paths, of all the owner's rows."""
+        found: list[list[Element]] = [[] for _ in range(self._paths.spec_count)]
+        for raw in self._documents:
+            self._paths.collect(self.owner_id, self._parsed(raw), found)
+        return found
+
+    def _parsed(self, raw: object) -> Mapping[str, object]:
+        document = _decoded(self.owner_id, raw) if isinstance(raw, str | bytes) else raw
+        if not isinstance(document, dict):
+            found = "NULL" if document is None else f"a JSON {_json_type(document)}"
+            raise InvalidDocument(
+                self.owner_id,
+                why=f"it is {found}, not an object; undrift does not take that for an empty "
+                "profile.",
+                fix="store an object ({} for an empty profile), or leave the row out by a where "
+                "condition",
+            )
+        return document
+
+
+class GivenProfile(DocumentContent):
+    """A document that the caller hands over instead of the source's."""
+
+    def __init__(self, owner_id: str, profile: Mapping[str, object], paths: PathTree) -> None:
+        super().__init__(owner_id, [dict(profile)], paths)
+
+
+class DocumentSource:
+    """A `Source` over a table with one JSON document per owner (JSON, JSONB or text)."""
+
+    def __init__(self, database: Database, mapping: SourceMapping) -> None:
+        assert mapping.documents is not None
+        self._database = database
+        self._layout: DocumentTable = mapping.documents
+        self._paths = PathTree(mapping.entities)
+        self._described: tuple[sa.Table, OwnerColumn] | None = None
+
+    def describe(self) -> SourceInfo:
+        """Connect and check that the table and its columns are there."""
+        self._table()
+        layout = self._layout
+        return SourceInfo(
+            location=self._database.location,
+            layout=f"{layout.table}({layout.owner}, {layout.document})",
+            is_standby=self._database.is_standby(),
+        )
+
+    def owner_pages(self, page_owners: int, after: str | None = None) -> Iterator[Sequence[str]]:
+        """Yield every owner in pages; rows without an owner belong to nobody and are passed."""
+        table, owner = self._table()
+        behind: Any = None if after is None else next(iter(owner.values(after)), after)
+        while True:
+            statement = (
+                sa.select(owner.column.label("owner"))
+                .select_from(table)
+                .where(owner.column.is_not(None), *self._where())
+                .distinct()
+                .order_by(owner.column)
+                .limit(page_owners)
+            )
+            if behind is not None:
+                statement = statement.where(owner.column > behind)
+            with self._database.snapshot() as connection:
+                page = list(connection.scalars(statement))
+            if not page:
+                return
+            yield [str(value) for value in page]
+            behind = page[-1]
+
+    def present(self, owners: Sequence[str]) -> frozenset[str]:
+        """Which of *owners* have a row."""
+        _, owner = self._table()
+        statement = (
+            sa.select(owner.column.label("owner"))
+            .where(owner.named(owners), *self._where())
+            .distinct()
+        )
+        with self._database.snapshot() as connection:
+            return frozenset(str(value) for value in connection.scalars(statement))
+
+    def read(self, owners: Sequence[str]) -> Iterator[DocumentContent]:
+        """Yield the documents of *owners* from one snapshot."""
+        table, owner = self._table()
+        document = table.c[self._layout.document]
+        raw = sa.cast(document, sa.Text) if self._database.is_postgres else _verbatim(document)
+        statement = (
+            sa.select(owner.column.label("owner"), raw.label("document"))
+            .where(owner.named(owners), *self._where())
+            .order_by(owner.column)
+        )
+        with self._database.snapshot() as connection:
+            rows = self._database.stream(connection, statement)
+            for value, group in groupby(rows, key=itemgetter(0)):
+                yield DocumentContent(str(value), [row.document for row in group], self._paths)
+
+    def given(self, owner_id: str, profile: Mapping[str, object]) -> DocumentContent:
+        """*profile* as if it had been read from the source."""
+        return GivenProfile(owner_id, profile, self._paths)
+
+    def close(self) -> None:
+        """Close the database's connections."""
+        self._database.close()
+
+    def _table(self) -> tuple[sa.Table, OwnerColumn]:
+        if self._described is None:
+            layout = self._layout
+            table = self._database.table(
+                layout.table,
+                layout.owner,
+                [layout.document],
+                setting="[source.documents] table, owner and document",
+            )
+            self._described = table, self._database.owner_column(table.c[layout.owner])
+        return self._described
+
+    def _where(self) -> list[sa.ColumnElement[bool]]:
+        return [sa.text(f"({self._layout.where})")] if self._layout.where else []  # type: ignore[list-item]
+
+
+def _verbatim(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
+    return sa.type_coerce(column, sa.types.NullType())
+
+
+def _decoded(owner_id: str, raw: str | bytes) -> object:
+    try:
+        return json.loads(raw, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as exc:
+        position = f" at character {exc.pos}" if isinstance(exc, json.JSONDecodeError) else ""
+        reason = exc.msg if isinstance(exc, json.JSONDecodeError) else "it cannot be decoded"
+        raise InvalidDocument(
+            owner_id,
+            why=f"it is not valid JSON ({reason}{position}).",
+            fix="correct the document in the source",
+        ) from exc
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _json_type(value: object) -> str:
+    names = {list: "list", str: "string", bool: "boolean", int: "number", float: "number"}
+    return names.get(type(value), type(value).__name__)

@@ -1,0 +1,292 @@
+"""Sync: repair named owners, or the whole fleet, and prove it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from undrift.check import Checked, check_all, check_owners
+from undrift.embedding import TextEmbedder
+from undrift.errors import (
+    EmbeddingBudgetSpent,
+    ProfileOutdated,
+    SafetyStop,
+    UndriftError,
+    UnknownStateError,
+)
+from undrift.events import DeletesHeld, Listener, ignore
+from undrift.fleet import PageFailures, fleet_pages, is_outage, pages_of
+from undrift.guard import DeleteGuard, DeleteLimit
+from undrift.look import Sides
+from undrift.model import Cost, Outcome, SyncReport
+from undrift.plan import cost_of, plan_owner
+from undrift.ports import Embedder, OwnerContent
+from undrift.repair import Repair, Repairer
+
+PAGES_AHEAD = 2
+"""Pages that are read while earlier ones are embedded and written; bounds a run's memory."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncOptions:
+    """How a sync goes about it.
+
+    Attributes:
+        force: rewrite and re-embed everything, in sync or not.
+        max_embeddings: texts this run may embed; None means any number.
+        max_delete: deletes this run may make; None means the default guard for a fleet, and no
+            limit for owners that a person named.
+        listener: told about every batch.
+    """
+
+    force: bool = False
+    max_embeddings: int | None = None
+    max_delete: DeleteLimit | None = None
+    listener: Listener = ignore
+
+
+class Synchronizer:
+    """One run of a sync.
+
+    Args:
+        sides: both sides; the store must exist.
+    """
+
+    def __init__(self, sides: Sides, embedder: Embedder, options: SyncOptions) -> None:
+        self._sides = sides
+        self._options = options
+        self._embedder = TextEmbedder(embedder, max_embeddings=options.max_embeddings)
+        self._guard = DeleteGuard(options.max_delete)
+        self._outage: UndriftError | None = None
+
+    def sync_owners(self, owners: Iterable[str]) -> Iterator[SyncReport]:
+        """Sync *owners*, each in both directions at once unless a delete limit is set.
+
+        Order:
+            That of *owners*; with a delete limit, owners whose deletes had to wait come last.
+
+        Raises:
+            SafetyStop: the delete limit; writes were made.
+            EmbeddingBudgetSpent: after the reports of everything that was done.
+        """
+        if self._options.max_delete is not None:
+            yield from self._guarded(pages_of(owners))
+            return
+        repairer = self._repairer(with_deletes=True)
+        for page in pages_of(owners):
+            repairs = repairer.start(page)
+            repairer.run(repairs)
+            yield from self._reports(repairs)
+            if repairer.is_budget_spent:
+                raise self._budget_spent()
+
+    def sync_all(self) -> Iterator[SyncReport]:
+        """Sync every owner of either side; deletes wait until everything has been seen.
+
+        Order:
+            The source's owners, those that only the store has, then those whose deletes waited.
+
+        Raises:
+            SafetyStop: the guard refuses the deletes; writes were made.
+            EmbeddingBudgetSpent: writes were made up to the budget, nothing was deleted.
+            UnknownStateError: the owners could not be listed to the end, or page after page
+                failed; nothing was deleted.
+        """
+        yield from self._guarded(fleet_pages(self._sides))
+
+    def sync_given(self, owner_id: str, content: OwnerContent) -> SyncReport:
+        """Sync one owner whose profile the caller has at hand.
+
+        Raises:
+            ProfileOutdated: the source holds something else; nothing was written.
+        """
+        look = self._sides.look([owner_id], first="source")[owner_id]
+        if look.error is None:
+            given = self._sides.renderer.render(content)
+            if look.wanted is None or dict(look.wanted.entities) != dict(given.entities):
+                raise ProfileOutdated(owner_id)
+        return next(self.sync_owners([owner_id]))
+
+    # --- the guarded run ----------------------------------------------------------------------
+
+    def _guarded(self, pages: Iterator[Sequence[str]]) -> Iterator[SyncReport]:
+        held: dict[str, Repair] = {}
+        repairer = self._repairer(with_deletes=False)
+        for repairs in _pipelined(pages, repairer):
+            for repair in repairs:
+                self._note(repair)
+                if repair.held_deletes and repair.outcome is Outcome.DRIFT:
+                    held[repair.owner_id] = repair
+            yield from self._reports(r for r in repairs if r.owner_id not in held)
+        if repairer.is_budget_spent:
+            yield from self._not_deleted(held, self._budget_spent())
+            raise self._budget_spent()
+        if self._outage is not None:
+            yield from self._not_deleted(held, _outage_in_between(self._outage))
+        elif held:
+            yield from self._delete_held(held)
+
+    def _note(self, repair: Repair) -> None:
+        """Count for the guard what the first pass showed of an owner."""
+        in_source = repair.look.wanted is not None or repair.look.error is not None
+        self._guard.saw(repair.before.store, in_source=in_source)
+        self._guard.planned.update(repair.held_deletes)
+        if is_outage(repair.error):
+            self._outage = repair.error
+
+    def _delete_held(self, held: Mapping[str, Repair]) -> Iterator[SyncReport]:
+        planned, managed = self._guard.planned.total(), self._guard.managed.total()
+        self._options.listener(DeletesHeld(len(held), planned, managed))
+        try:
+            allowed = self._guard.require()
+        except SafetyStop as stop:
+            yield from self._not_deleted(held, stop)
+            raise
+        repairer = self._repairer(with_deletes=True, force=False)
+        for page in pages_of(held):
+            # Both sides are read again: what was seen when the delete was planned may be past.
+            repairs = repairer.start(page)
+            allowed -= sum(r.plan.delete_count for r in repairs if r.plan is not None)
+            if allowed < 0:
+                too_many = _changed_meanwhile()
+                yield from self._not_deleted({owner: held[owner] for owner in page}, too_many)
+                raise too_many
+            repairer.run(repairs)
+            for repair in repairs:
+                _add_first_pass(repair, held[repair.owner_id])
+            yield from self._reports(repairs)
+
+    def _not_deleted(self, held: Mapping[str, Repair], why: UndriftError) -> Iterator[SyncReport]:
+        for repair in held.values():
+            repair.end(Outcome.DRIFT, why)
+        yield from self._reports(held.values())
+
+    def _repairer(self, *, with_deletes: bool, force: bool | None = None) -> Repairer:
+        return Repairer(
+            self._sides,
+            self._embedder,
+            listener=self._options.listener,
+            force=self._options.force if force is None else force,
+            with_deletes=with_deletes,
+            max_embeddings=self._options.max_embeddings,
+        )
+
+    def _budget_spent(self) -> EmbeddingBudgetSpent:
+        return EmbeddingBudgetSpent(self._options.max_embeddings or 0)
+
+    def _reports(self, repairs: Iterable[Repair]) -> Iterator[SyncReport]:
+        for repair in repairs:
+            yield repair.report(against=self._sides.against)
+
+
+def _add_first_pass(second: Repair, first: Repair) -> None:
+    """Make the second pass's result speak for both."""
+    second.before = first.before
+    second.skipped = False
+    second.written += first.written
+    second.embedded += first.embedded
+    second.truncated += first.truncated
+
+
+def _changed_meanwhile() -> SafetyStop:
+    return SafetyStop(
+        "The deletes were stopped",
+        why="since they were planned the source has changed, and now more would go than the guard "
+        "let pass.",
+        fix="look at the source; if it is right, run the sync again",
+    )
+
+
+def _outage_in_between(cause: UndriftError) -> UnknownStateError:
+    return UnknownStateError(
+        "Nothing was deleted",
+        why=f"part of the run could not look, and deletes wait for a run that sees everything "
+        f"({cause.what}).",
+        fix=cause.fix,
+    )
+
+
+def _pipelined(pages: Iterator[Sequence[str]], repairer: Repairer) -> Iterator[list[Repair]]:
+    """Read pages ahead in one thread, embed here, publish and verify in another.
+
+    Order:
+        That of *pages*.
+
+    Raises:
+        UnknownStateError: several pages in a row could not be read.
+    """
+    failures = PageFailures()
+    writing: Future[list[Repair]] | None = None
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+        for repairs in _read_ahead(pages, repairer, reader):
+            repairer.embed(repairs)
+            if writing is not None:
+                yield writing.result()
+            writing = writer.submit(_finished, repairer, repairs)
+            failures.saw([repair.error for repair in repairs])
+            if repairer.is_budget_spent or failures.error is not None:
+                break
+        if writing is not None:
+            yield writing.result()
+    if failures.error is not None:
+        raise failures.error
+
+
+def _read_ahead(
+    pages: Iterator[Sequence[str]], repairer: Repairer, reader: ThreadPoolExecutor
+) -> Iterator[list[Repair]]:
+    reading: deque[Future[list[Repair]]] = deque()
+    for page in pages:
+        reading.append(reader.submit(repairer.start, page))
+        if len(reading) == PAGES_AHEAD:
+            yield reading.popleft().result()
+    while reading:
+        yield reading.popleft().result()
+
+
+def _finished(repairer: Repairer, repairs: list[Repair]) -> list[Repair]:
+    repairer.finish(repairs)
+    return repairs
+
+
+# --- dry run ----------------------------------------------------------------------------------
+
+
+def plan_sync(
+    sides: Sides, owners: Iterable[str] | None, *, force: bool = False
+) -> Iterator[SyncReport]:
+    """What a sync would do, and what it would cost; writes nothing.
+
+    Args:
+        owners: None for every owner of either side.
+
+    Order:
+        As a check's. A text that several owners share is counted for the first.
+    """
+    counted: set[str] = set()
+    if owners is None:
+        checked = check_all(sides)
+    else:
+        checked = (result for page in pages_of(owners) for result in check_owners(sides, page))
+    for result in checked:
+        yield _dry_report(sides, result, counted, force=force)
+
+
+def _dry_report(sides: Sides, checked: Checked, counted: set[str], *, force: bool) -> SyncReport:
+    cost = Cost()
+    status, diff = checked.status, checked.diff
+    if diff is not None and status.outcome in (Outcome.DRIFT, Outcome.IN_SYNC):
+        plan = plan_owner(diff, namespace=sides.store.namespace, model=sides.model, force=force)
+        cost = cost_of(plan, already_counted=counted)
+    return SyncReport(
+        owner_id=status.owner_id,
+        outcome=status.outcome,
+        before=status,
+        skipped=not (cost.writes or cost.deletes),
+        dry_run=True,
+        cost=cost,
+        against=sides.against,
+        error=status.error,
+    )
