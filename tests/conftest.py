@@ -31,7 +31,7 @@ def pytest_configure() -> None:
 
 @pytest.fixture(scope="session")
 def postgres_server(pytestconfig: pytest.Config) -> Iterator[PostgresServer]:
-    """A PostgreSQL server for all tests of this process (with xdist: of this worker).
+    """A PostgreSQL server for all tests of this process.
 
     A test may stop it: the next one finds it running. What a test creates itself with
     `create_database` it drops itself; `postgres_url` and `new_postgres_url` do so on their own.

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from undrift.api import Owner, Profile, Setup, Undrift
+from undrift.config import Settings
 from undrift.events import Listener, ignore
 from undrift.model import SearchResult, SyncReport, SyncStatus
 
@@ -34,6 +35,11 @@ class AsyncUndrift:
     ) -> AsyncUndrift:
         """See `Undrift.from_env`."""
         return cls(Undrift.from_env(config, environ=environ))
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> AsyncUndrift:
+        """See `Undrift.from_settings`."""
+        return cls(Undrift.from_settings(settings))
 
     async def describe(self) -> Setup:
         """See `Undrift.describe`."""

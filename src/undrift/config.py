@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping as Dict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal
@@ -89,8 +89,8 @@ class Settings:
         file: the configuration file that was read, if there is one.
     """
 
-    source_url: str | None
-    store_url: str | None
+    source_url: str | None = field(repr=False)
+    store_url: str | None = field(repr=False)
     mapping: Mapping
     namespace: str = "default"
     keep_text: bool = True
@@ -115,10 +115,12 @@ def load_settings(
     environment = os.environ if environ is None else environ
     file = _find_file(config, environment)
     written = _read_file(file) if file is not None else {}
+    merged, variables = _with_environment(written, environment)
     try:
-        parsed = _File.model_validate(_with_environment(written, environment))
+        parsed = _File.model_validate(merged)
     except ValidationError as exc:
-        raise _invalid(exc, file) from exc
+        # The cause would print what was written, which may hold a password.
+        raise _invalid(exc, file, variables) from None
     source_url = _resolve(parsed.source.url, "source.url", environment)
     store_url = _resolve(parsed.store.url, "store.url", environment)
     if store_url is None and source_url is not None and source_url.startswith("sqlite"):
@@ -194,8 +196,10 @@ def _read_file(file: Path) -> dict[str, object]:
         ) from exc
 
 
-def _with_environment(written: dict[str, object], environ: Dict[str, str]) -> dict[str, object]:
-    """*written* with the environment's settings laid over it.
+def _with_environment(
+    written: dict[str, object], environ: Dict[str, str]
+) -> tuple[dict[str, object], dict[tuple[str, ...], str]]:
+    """*written* with the environment's settings laid over it, and which variable set which.
 
     ``UNDRIFT_<SECTION>__<KEY>`` reaches any setting. Variables without the double underscore are
     the command line's options and are not looked at here.
@@ -203,16 +207,20 @@ def _with_environment(written: dict[str, object], environ: Dict[str, str]) -> di
     merged = {
         name: dict(value) if isinstance(value, dict) else value for name, value in written.items()
     }
+    variables: dict[tuple[str, ...], str] = {}
     for variable, path in _SHORT_NAMES.items():
         value = environ.get(variable)
         # "env:NAME" in the file is the environment speaking already, and more precisely.
         if value and not _refers_to_environment(merged, path):
             _put(merged, path, value)
+            variables[path] = variable
     for variable in sorted(environ):
         section, _, key = variable.removeprefix(_PREFIX).partition("__")
         if variable.startswith(_PREFIX) and key:
-            _put(merged, (section.lower(), *key.lower().split("__")), environ[variable])
-    return merged
+            setting = (section.lower(), *key.lower().split("__"))
+            _put(merged, setting, environ[variable])
+            variables[setting] = variable
+    return merged, variables
 
 
 def _refers_to_environment(settings: Dict[str, object], path: tuple[str, ...]) -> bool:
@@ -245,11 +253,13 @@ def _resolve(value: str | None, setting: str, environ: Dict[str, str]) -> str | 
     return found or None
 
 
-def _invalid(exc: ValidationError, file: Path | None) -> ConfigError:
+def _invalid(
+    exc: ValidationError, file: Path | None, variables: Dict[tuple[str, ...], str]
+) -> ConfigError:
     first = exc.errors(include_url=False, include_input=False, include_context=False)[0]
     path = list(first["loc"])
     setting = ".".join(str(part) for part in path)
-    where = str(file) if file is not None else "the environment"
+    where = _origin_of(tuple(map(str, path)), file, variables)
     if first["type"] != "extra_forbidden":
         return ConfigError(
             f"The setting {setting} is not usable",
@@ -264,6 +274,16 @@ def _invalid(exc: ValidationError, file: Path | None) -> ConfigError:
         why=f"{where} holds it and undrift has no such setting; {hint}",
         fix="correct the name, or remove it",
     )
+
+
+def _origin_of(
+    path: tuple[str, ...], file: Path | None, variables: Dict[tuple[str, ...], str]
+) -> str:
+    """Where the setting at *path* was written: a variable's name, or the file's."""
+    for set_path, variable in variables.items():
+        if set_path[: len(path)] == path or path[: len(set_path)] == set_path:
+            return variable
+    return str(file) if file is not None else "the environment"
 
 
 def _known_keys(path: list[int | str]) -> list[str]:

@@ -27,7 +27,7 @@ class OwnerDiff:
     Attributes:
         wanted: the source's side; None if the source does not have the owner.
         kept: the record that stands for each entity, stale ones included.
-        missing: entities without a record.
+        missing: entities without a record, or whose record has lost its vector.
         stale: records without an entity.
         changed: pairs whose fingerprints differ.
         wrong_model: pairs whose record was embedded by another model; they may be changed too.
@@ -81,10 +81,20 @@ def diff_owner(
         model: the identity that current embeddings carry.
         kinds: the configured kinds; records of other kinds are unmanaged.
     """
+    if wanted is not None:
+        agreed = _agreement(owner_id, wanted, stamps, model)
+        if agreed is not None:
+            return agreed
+    listed: dict[str, Stamp] = {}
+    for stamp in stamps:
+        # A record that is written during an enumeration may be listed twice; it is one record.
+        other = listed.setdefault(stamp.vector_id, stamp)
+        if other.version < stamp.version:
+            listed[stamp.vector_id] = stamp
     kept: dict[tuple[str, str], Stamp] = {}
     crowds: dict[tuple[str, str], list[Stamp]] = {}
     foreign_kinds = 0
-    for stamp in stamps:
+    for stamp in listed.values():
         if stamp.kind not in kinds:
             foreign_kinds += 1
             continue
@@ -100,20 +110,17 @@ def diff_owner(
     wrong_model: list[Pair] = []
     for identity, entity in entities.items():
         record = kept.get(identity)
-        if record is None:
-            missing.append(entity)
+        if record is None or not record.model:
+            missing.append(entity)  # a record that has lost its vector cannot be found either
             continue
         if record.fingerprint != entity.fingerprint:
             changed.append(Pair(entity, record))
         if record.model != model:
             wrong_model.append(Pair(entity, record))
-    stale: list[Stamp] = []
-    if len(kept) > len(entities) - len(missing):
-        stale = [stamp for identity, stamp in kept.items() if identity not in entities]
+    stale = [stamp for identity, stamp in kept.items() if identity not in entities]
     duplicates = [s for s in superfluous if (s.kind, s.entity_id) in entities]
     stale.extend(s for s in superfluous if (s.kind, s.entity_id) not in entities)
-    counts = Counter(kind for kind, _ in kept)
-    counts.update(stamp.kind for stamp in superfluous)
+    counts = Counter([stamp.kind for stamp in (*kept.values(), *superfluous) if stamp.model])
     return OwnerDiff(
         owner_id=owner_id,
         wanted=wanted,
@@ -126,6 +133,28 @@ def diff_owner(
         store_counts=dict(counts),
         foreign_kinds=foreign_kinds,
     )
+
+
+def _agreement(
+    owner_id: str, wanted: Wanted, stamps: Sequence[Stamp], model: str
+) -> OwnerDiff | None:
+    """The clean diff of an owner whose sides agree, else None.
+
+    Nearly every owner of a fleet agrees, and seeing that takes a third of the time of finding out
+    how it does not.
+    """
+    entities = wanted.entities
+    if len(stamps) != len(entities):
+        return None
+    kept = {(stamp.kind, stamp.entity_id): stamp for stamp in stamps}
+    if len(kept) != len(entities):
+        return None
+    for identity, entity in entities.items():
+        stamp = kept.get(identity)
+        if stamp is None or stamp.fingerprint != entity.fingerprint or stamp.model != model:
+            return None
+    counts = wanted.counts if not wanted.without_text else Counter([kind for kind, _ in kept])
+    return OwnerDiff(owner_id=owner_id, wanted=wanted, kept=kept, store_counts=dict(counts))
 
 
 def _settle_crowds(

@@ -6,10 +6,11 @@ sorting a list in the source must not look like a change.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from undrift import fingerprint as hashes
-from undrift.errors import InvalidDocument
+from undrift.errors import InvalidDocument, UndriftError
 from undrift.mapping import EntitySpec
 from undrift.ports import Element
 from undrift.templates import compile_value, is_template, variables
@@ -22,52 +23,112 @@ View = dict[str, object]
 _Lookup = Callable[[View], object]
 
 
-class Identifier:
-    """Gives the elements of one entity spec their views and ids.
+class _Minted(NamedTuple):
+    """An element whose id comes from its natural key."""
+
+    identifier: _Identifier
+    element: Element
+    key: tuple[str, ...]
+
+    @property
+    def content(self) -> str:
+        """A digest of what makes the element itself."""
+        return self.identifier.content_of(self.element)
+
+
+_SameId = dict[tuple[str, str], list[_Minted]]
+
+
+class Identities:
+    """Gives the elements of one owner their views and ids, parents before children.
 
     Args:
-        entities: all specs, to tell an element's own fields from the entities below it.
+        entities: all entity specs of the mapping.
+
+    Raises:
+        ConfigError: a template of an id or key is not valid.
     """
+
+    def __init__(self, entities: Sequence[EntitySpec]) -> None:
+        self._identifiers = [_Identifier(spec, entities) for spec in entities]
+        depths = [spec.path.count(".") if spec.path else 0 for spec in entities]
+        self._levels = [
+            [index for index, depth in enumerate(depths) if depth == level]
+            for level in sorted(set(depths))
+        ]
+
+    def assign(self, owner_id: str, elements: Sequence[Sequence[Element]]) -> None:
+        """Set ``view`` and ``entity_id`` of all *elements*, given by entity spec.
+
+        Raises:
+            InvalidDocument: an id cannot be used, or a template of an id or key fails.
+        """
+        earlier: _SameId = {}
+        for level in self._levels:
+            minted: _SameId = {}
+            for index in level:
+                self._identifiers[index].assign(owner_id, elements[index], minted)
+            for identity, same in minted.items():
+                before = earlier.setdefault(identity, [])
+                if len(same) + len(before) > 1:
+                    _tell_apart(same, before)
+                before.extend(same)
+
+
+class _Identifier:
+    """The views and ids of one entity spec."""
 
     def __init__(self, spec: EntitySpec, entities: Sequence[EntitySpec]) -> None:
         self._kind = spec.kind
+        self._text = spec.text
         self._aliases = tuple(spec.aliases.items())
         self._given = _lookup(spec, spec.id)
         self._key = tuple(_lookup(spec, part) for part in spec.key)
-        self._fields_of_children = _fields_of_children(spec, entities)
+        # The entities below an element do not belong to its content, unless its text shows them.
+        shown = variables(spec.text, where=f"kind {spec.kind}")
+        self._not_content = _fields_of_children(spec, entities).difference(shown)
 
-    def assign(self, owner_id: str, elements: Sequence[Element]) -> None:
-        """Set ``view`` and ``entity_id`` of *elements*; their parents must have theirs already.
-
-        Raises:
-            InvalidDocument: an id cannot be used.
-        """
-        minted: dict[str, list[tuple[Element, tuple[str, ...]]]] = {}
+    def assign(self, owner_id: str, elements: Sequence[Element], minted: _SameId) -> None:
+        """Set ``view`` and ``entity_id`` of *elements*, and add those without an id to *minted*."""
         for element in elements:
             view = self._view(element)
-            given = self._given(view)
-            if given is not None and given != "":
-                element.entity_id = _given_id(owner_id, self._kind, given)
-            else:
-                key = tuple(_key_part(lookup(view)) for lookup in self._key)
-                element.entity_id = hashes.mint_id(key)
-                minted.setdefault(element.entity_id, []).append((element, key))
-        for same_key in minted.values():
-            if len(same_key) > 1:
-                self._tell_apart(same_key)
-        for element in elements:
-            if element.view is not None and element.view.get("id") in (None, ""):
-                element.view["id"] = element.entity_id
+            try:
+                given = self._given(view)
+                if given is not None and given != "":
+                    entity_id = _given_id(owner_id, self._kind, given)
+                else:
+                    key = tuple([_key_part(lookup(view)) for lookup in self._key])
+                    entity_id = hashes.mint_id(key)
+                    same = minted.setdefault((self._kind, entity_id), [])
+                    same.append(_Minted(self, element, key))
+            except UndriftError:
+                raise
+            except Exception as exc:
+                raise self._failed(owner_id, exc) from exc
+            element.entity_id = entity_id
+            if view.get("id", "") == "":
+                view["id"] = entity_id
+
+    def content_of(self, element: Element) -> str:
+        """A digest of the element's own fields, and of the text they are put into."""
+        own = {name: v for name, v in element.fields.items() if name not in self._not_content}
+        return hashes.content_digest((self._text, hashes.canonical_json(own))).hex()
 
     def _view(self, element: Element) -> View:
         """The fields that are not null, aliases resolved, with the enclosing element's view."""
-        view = {name: value for name, value in element.fields.items() if value is not None}
+        view = _without_nulls(element.fields)
         for name, aliases in self._aliases:
             value = view.get(name)
             if value and type(value) is str:
                 continue
             if value is None or value == "":
-                value = next((view[a] for a in aliases if view.get(a) not in (None, "")), value)
+                for alias in aliases:
+                    other = view.get(alias)
+                    if other is not None and other != "":
+                        value = other
+                        break
+                else:
+                    continue
             if isinstance(value, dict):
                 value = value.get("name")
             if value is not None:
@@ -77,33 +138,46 @@ class Identifier:
         element.view = view
         return view
 
-    def _tell_apart(self, same_key: Sequence[tuple[Element, tuple[str, ...]]]) -> None:
-        """Give elements of one natural key ids of their own, unless their content is equal too.
+    def _failed(self, owner_id: str, exc: Exception) -> InvalidDocument:
+        return InvalidDocument(
+            owner_id,
+            why=f"the id or key of kind {self._kind} fails on it ({type(exc).__name__}).",
+            fix=f"make the id and key of [[entity]] kind = {self._kind!r} cope with this content",
+        )
 
-        All of them gain the content digest: letting the first keep the plain id would make the
-        array's order part of the identity.
-        """
-        contents = [self._own_content(element) for element, _ in same_key]
-        if len(set(contents)) == 1:
-            return
-        for (element, key), content in zip(same_key, contents, strict=True):
-            element.entity_id = hashes.mint_id(key, content)
 
-    def _own_content(self, element: Element) -> str:
-        """A digest of the element's own fields; the entities below it do not belong to it."""
-        below = self._fields_of_children
-        own = {name: value for name, value in element.fields.items() if name not in below}
-        return hashes.content_digest((hashes.canonical_json(own),)).hex()
+def _tell_apart(same: Sequence[_Minted], before: Sequence[_Minted]) -> None:
+    """Give elements of one natural key ids of their own, unless their content is equal too.
+
+    All of them gain the content digest: letting the first keep the plain id would make the array's
+    order part of the identity. Those *before*, nearer to the root, keep theirs: their children
+    already refer to it.
+    """
+    contents = [minted.content for minted in same]
+    if len({*contents, *(minted.content for minted in before)}) == 1:
+        return
+    for (_, element, key), content in zip(same, contents, strict=True):
+        given = element.entity_id
+        element.entity_id = hashes.mint_id(key, content)
+        if element.view is not None and element.view.get("id") == given:
+            element.view["id"] = element.entity_id
 
 
 def view_of(element: Element) -> View:
     """What ``parent`` is to the elements inside *element*."""
     if element.view is None:
         # An enclosing element that is no entity itself: its fields as they are.
-        element.view = {name: v for name, v in element.fields.items() if v is not None}
+        element.view = _without_nulls(element.fields)
         if element.parent is not None:
             element.view["parent"] = view_of(element.parent)
     return element.view
+
+
+def _without_nulls(fields: Mapping[str, object]) -> View:
+    view = dict(fields)
+    if None in view.values():
+        return {name: value for name, value in view.items() if value is not None}
+    return view
 
 
 def dotted(name: str) -> _Lookup:
@@ -137,7 +211,7 @@ def require_storable(owner_id: str, what: str, value: str, limit: int) -> None:
         )
     if len(value) * 4 > limit and len(value.encode()) > limit:
         raise InvalidDocument(
-            owner_id[:80],
+            owner_id,
             why=f"the {what} is longer than {limit} bytes.",
             fix="use a shorter id, or a template such as id = '{{ … | truncate }}'",
         )

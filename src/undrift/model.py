@@ -80,7 +80,7 @@ class Stamp(NamedTuple):
     Attributes:
         vector_id: the record's primary key, a UUID in canonical spelling.
         version: grows with every write of the record, below 2**52; says order, nothing else.
-        model: the identity of the embedding the record carries.
+        model: the identity of the embedding the record carries; empty if its vector is gone.
     """
 
     vector_id: str

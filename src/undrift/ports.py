@@ -240,6 +240,9 @@ class VectorStore(Protocol):
     def stamps(self, owners: Sequence[str]) -> Iterator[Stamp]:
         """Yield every stamp of *owners* in the namespace, whatever their number.
 
+        A record whose vector is gone, though its other fields are there, has an empty ``model``:
+        no search finds it, so it must not pass for what it was.
+
         Order:
             Unspecified. Duplicates of one entity are all yielded.
 

@@ -6,14 +6,12 @@ render all texts in one call; hash.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
-from operator import itemgetter
 from typing import NamedTuple
 
 from undrift import fingerprint as hashes
 from undrift.errors import InvalidDocument
-from undrift.identity import MAX_OWNER_BYTES, Identifier, View, dotted, require_storable
+from undrift.identity import MAX_OWNER_BYTES, Identities, View, dotted, require_storable
 from undrift.mapping import MAX_EMBEDDED_CHARACTERS, EntitySpec
 from undrift.mapping import Mapping as SourceMapping
 from undrift.model import Entity, Wanted
@@ -25,8 +23,6 @@ class _CompiledSpec(NamedTuple):
     """An entity spec, ready to run."""
 
     kind: str
-    depth: int
-    identifier: Identifier
     row: Callable[[View], Row]
     metadata: tuple[str, ...]
     dotted_metadata: tuple[tuple[str, Callable[[View], object]], ...]
@@ -46,10 +42,10 @@ class Renderer:
         self.mapping = mapping
         names = [variables(spec.text, where=f"kind {spec.kind}") for spec in mapping.entities]
         self._specs = [
-            _compile(spec, spec_names, mapping.entities)
+            _compile(spec, spec_names)
             for spec, spec_names in zip(mapping.entities, names, strict=True)
         ]
-        self._by_depth = sorted(range(len(names)), key=lambda index: self._specs[index].depth)
+        self._identities = Identities(mapping.entities)
         texts = [spec.text for spec in mapping.entities]
         self._template = OwnerTemplate(zip(texts, names, strict=True))
 
@@ -67,10 +63,16 @@ class Renderer:
         owner_id = content.owner_id
         require_storable(owner_id, "owner id", owner_id, MAX_OWNER_BYTES)
         elements = content.elements()
-        for index in self._by_depth:
-            self._specs[index].identifier.assign(owner_id, elements[index])
-        texts = self._render_texts(owner_id, elements)
-        return self._entities(owner_id, elements, texts)
+        try:
+            self._identities.assign(owner_id, elements)
+            texts = self._render_texts(owner_id, elements)
+            return self._entities(owner_id, elements, texts)
+        except RecursionError as exc:
+            raise InvalidDocument(
+                owner_id,
+                why="a value in it is nested too deeply.",
+                fix="flatten it, or leave the field out of metadata, id and key",
+            ) from exc
 
     def _render_texts(self, owner_id: str, elements: Sequence[Sequence[Element]]) -> list[str]:
         rows: list[list[Row]] = [
@@ -92,35 +94,30 @@ class Renderer:
     ) -> Wanted:
         entities: dict[tuple[str, str], Entity] = {}
         empty: set[tuple[str, str]] = set()
+        counts: dict[str, int] = {}
         remaining = iter(texts)
         for compiled, spec_elements in zip(self._specs, elements, strict=True):
+            kind = compiled.kind
             for element in spec_elements:
                 entity = _entity(owner_id, compiled, element, next(remaining))
-                identity = (entity.kind, entity.entity_id)
+                identity = (kind, entity.entity_id)
                 if not entity.text:
                     empty.add(identity)
-                    continue
-                other = entities.setdefault(identity, entity)
-                if other is not entity and other.fingerprint != entity.fingerprint:
+                elif identity not in entities:
+                    entities[identity] = entity
+                    counts[kind] = counts.get(kind, 0) + 1
+                elif entities[identity].fingerprint != entity.fingerprint:
                     raise _duplicate_id(owner_id, entity)
         conflict = empty & entities.keys()
         if conflict:
             raise _duplicate_id(owner_id, entities[min(conflict)])
-        counts = Counter([kind for kind, _ in entities])
-        counts.update([kind for kind, _ in empty])
-        return Wanted(owner_id, entities, dict(counts), without_text=len(empty))
+        for kind, _ in empty:
+            counts[kind] = counts.get(kind, 0) + 1
+        return Wanted(owner_id, entities, counts, without_text=len(empty))
 
 
 def _entity(owner_id: str, compiled: _CompiledSpec, element: Element, rendered: str) -> Entity:
-    text = rendered.strip()
-    try:
-        encoded = text.encode()
-    except UnicodeEncodeError:
-        text = hashes.storable_text(text)
-        encoded = text.encode()
-    if b"\x00" in encoded:
-        text = hashes.storable_text(text)
-        encoded = text.encode()
+    text, encoded = _encoded(rendered.strip())
     embedded = encoded
     if len(text) > MAX_EMBEDDED_CHARACTERS:
         embedded = text[:MAX_EMBEDDED_CHARACTERS].encode()
@@ -143,6 +140,18 @@ def _entity(owner_id: str, compiled: _CompiledSpec, element: Element, rendered: 
     )
 
 
+def _encoded(text: str) -> tuple[str, bytes]:
+    """*text* as every store can hold it, and its UTF-8."""
+    try:
+        encoded = text.encode()
+    except UnicodeEncodeError:
+        encoded = b"\x00"
+    if b"\x00" in encoded:
+        text = hashes.storable_text(text)
+        encoded = text.encode()
+    return text, encoded
+
+
 def _duplicate_id(owner_id: str, entity: Entity) -> InvalidDocument:
     return InvalidDocument(
         owner_id,
@@ -152,13 +161,9 @@ def _duplicate_id(owner_id: str, entity: Entity) -> InvalidDocument:
     )
 
 
-def _compile(
-    spec: EntitySpec, names: Sequence[str], entities: Sequence[EntitySpec]
-) -> _CompiledSpec:
+def _compile(spec: EntitySpec, names: Sequence[str]) -> _CompiledSpec:
     return _CompiledSpec(
         kind=spec.kind,
-        depth=spec.path.count(".") if spec.path else 0,
-        identifier=Identifier(spec, entities),
         row=_row(names),
         metadata=tuple(name for name in spec.metadata if "." not in name),
         dotted_metadata=tuple((name, dotted(name)) for name in spec.metadata if "." in name),
@@ -167,13 +172,13 @@ def _compile(
 
 def _row(names: Sequence[str]) -> Callable[[View], Row]:
     """A function from a view to the values of *names*, in their order."""
-    if not names:
-        return lambda view: (MISSING,)
-    if len(names) == 1:
-        return lambda view: (view.get(names[0], MISSING),)
-    missing = dict.fromkeys(names, MISSING)
-    values = itemgetter(*names)
-    return lambda view: values({**missing, **view})
+    names = names or ("",)  # Jinja's loop wants a variable even where the text has none
+
+    def row(view: View) -> Row:
+        get = view.get
+        return tuple([get(name, MISSING) for name in names])
+
+    return row
 
 
 def _fields_read(spec: EntitySpec) -> frozenset[str]:

@@ -267,11 +267,12 @@ class Repairer:
             repair.held_deletes = tuple(stamp.kind for stamp in diff.deletes)
         if publication.error is not None:
             repair.end(Outcome.FAILED, publication.error)
+        elif repair.error is not None:
+            # Even where the two sides agree: a forced repair that lacks vectors is none.
+            repair.end(Outcome.FAILED, repair.error)
         elif self._is_repaired(diff):
             # Deletes that are kept aside leave the owner open for the second pass.
             repair.end(Outcome.DRIFT if repair.held_deletes else Outcome.IN_SYNC)
-        elif repair.error is not None:
-            repair.end(Outcome.FAILED, repair.error)
         elif is_last:
             self._give_up(repair, previous, diff)
         else:

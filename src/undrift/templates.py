@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from jinja2 import ChainableUndefined, TemplateSyntaxError, meta
+from jinja2 import ChainableUndefined, TemplateSyntaxError, meta, nodes
 from jinja2.sandbox import SandboxedEnvironment
 
 from undrift.errors import ConfigError
@@ -38,10 +38,19 @@ def _names(value: object) -> str:
     return ", ".join(str(name) for name in names if name is not None and name != "")
 
 
+def _printable(value: object) -> object:
+    """*value* as a text shows it: null as nothing.
+
+    What can be called is a method that a missing field's name happened to meet; its printed form
+    holds an address, which differs from run to run.
+    """
+    return "" if value is None or callable(value) else value
+
+
 def _environment() -> SandboxedEnvironment:
     environment = _Environment(
         undefined=ChainableUndefined,
-        finalize=lambda value: "" if value is None else value,
+        finalize=_printable,
         autoescape=False,
     )
     environment.filters["names"] = _names
@@ -76,13 +85,20 @@ def variables(source: str, *, where: str) -> tuple[str, ...]:
             why=f"{exc.message} (line {exc.lineno}).",
             fix="correct it; the syntax is Jinja's, such as {{ title }} at {{ company }}",
         ) from exc
-    if any(meta.find_referenced_templates(tree)) or "{% block" in source:
+    if any(meta.find_referenced_templates(tree)) or tree.find(nodes.Block) is not None:
         raise ConfigError(
             f"The template of {where} is not valid",
             why="include, import, extends and block have no meaning in the text of one entity.",
             fix="write the whole text in this one template",
         )
-    return tuple(sorted(meta.find_undeclared_variables(tree) - set(_ENVIRONMENT.globals)))
+    found = meta.find_undeclared_variables(tree)
+    if "loop" in found:
+        raise ConfigError(
+            f"The template of {where} is not valid",
+            why="loop has a meaning inside {% for %} only; a text is of one entity.",
+            fix="leave it out, or rename the field by an alias",
+        )
+    return tuple(sorted(found - set(_ENVIRONMENT.globals)))
 
 
 def compile_value(source: str) -> Callable[[Mapping[str, object]], str]:

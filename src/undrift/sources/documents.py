@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
-from operator import itemgetter
 from typing import Any, NoReturn
 
 import sqlalchemy as sa
@@ -130,8 +129,8 @@ class DocumentSource:
         )
         with self._database.snapshot() as connection:
             rows = self._database.stream(connection, statement)
-            for value, group in groupby(rows, key=itemgetter(0)):
-                yield DocumentContent(str(value), [row.document for row in group], self._paths)
+            for owner_id, group in groupby(rows, key=_owner_of):
+                yield DocumentContent(owner_id, [row.document for row in group], self._paths)
 
     def given(self, owner_id: str, profile: Mapping[str, object]) -> DocumentContent:
         """*profile* as if it had been read from the source."""
@@ -157,13 +156,17 @@ class DocumentSource:
         return [sa.text(f"({self._layout.where})")] if self._layout.where else []  # type: ignore[list-item]
 
 
+def _owner_of(row: sa.Row[Any]) -> str:
+    return str(row.owner)
+
+
 def _verbatim(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
     return sa.type_coerce(column, sa.types.NullType())
 
 
 def _decoded(owner_id: str, raw: str | bytes) -> object:
     try:
-        return json.loads(raw, parse_constant=_refuse_constant)
+        return _DECODER.decode(raw if isinstance(raw, str) else raw.decode())
     except (ValueError, RecursionError) as exc:
         position = f" at character {exc.pos}" if isinstance(exc, json.JSONDecodeError) else ""
         reason = exc.msg if isinstance(exc, json.JSONDecodeError) else "it cannot be decoded"
@@ -176,6 +179,9 @@ def _decoded(owner_id: str, raw: str | bytes) -> object:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
 def _json_type(value: object) -> str:

@@ -55,9 +55,8 @@ class PathTree:
             InvalidDocument: there is something else than a list or an object where a path goes on.
         """
         if self._root.specs:
-            element = Element(document)
             for index in self._root.specs:
-                found[index].append(element)
+                found[index].append(Element(document))
         for node in self._root.below:
             _walk(owner_id, node, document, None, found)
 
@@ -72,15 +71,14 @@ def _walk(
     value = fields.get(node.name)
     if value is None:
         return
-    if node.each:
-        if not isinstance(value, list):
-            raise _unexpected(owner_id, node, value)
-        items = [item for item in value if item is not None]
-    else:
-        items = [value]
+    items = value if node.each else [value]
+    if not isinstance(items, list):
+        raise _unexpected(owner_id, node, value)
     for item in items:
         if isinstance(item, dict):
             own: Mapping[str, object] = item
+        elif item is None:
+            continue
         elif isinstance(item, list) or (node.below and not node.each):
             raise _unexpected(owner_id, node, item)
         else:
@@ -88,10 +86,12 @@ def _walk(
         enclosing = parent
         if node.specs or node.each:
             enclosing = Element(own, parent)
-            for index in node.specs:
-                found[index].append(enclosing)
+            for number, index in enumerate(node.specs):
+                # Each kind gives the element an id of its own; children belong to the first.
+                found[index].append(enclosing if number == 0 else Element(own, parent))
         for below in node.below:
-            _walk(owner_id, below, own, enclosing, found)
+            if below.name in own:
+                _walk(owner_id, below, own, enclosing, found)
 
 
 def _unexpected(owner_id: str, node: _Node, value: object) -> InvalidDocument:
@@ -113,7 +113,7 @@ def _descend(node: _Node, name: str, *, each: bool) -> _Node:
 
 
 def _steps(spec: EntitySpec) -> list[tuple[str, bool]]:
-    path = spec.path or ""
+    path = (spec.path or "").removeprefix(f"{ROOT}.")
     if path == ROOT:
         return []
     steps = [_STEP.fullmatch(part) for part in path.split(".")]

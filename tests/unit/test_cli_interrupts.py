@@ -1,0 +1,88 @@
+"""Signals: the first lets the run end well, the second ends it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from threading import Thread
+
+import pytest
+
+from undrift.cli.interrupts import Interrupted, Interrupts
+
+
+@contextmanager
+def handler(number: int, chosen: signal.Handlers) -> Iterator[None]:
+    previous = signal.signal(number, chosen)
+    try:
+        yield
+    finally:
+        signal.signal(number, previous)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signal_raises_and_carries_the_exit_code(number: signal.Signals, code: int) -> None:
+    """And the handlers from before are back afterwards."""
+    before = signal.getsignal(number)
+    with pytest.raises(Interrupted) as caught, Interrupts().raised():
+        signal.raise_signal(number)
+    assert (caught.value.exit_code, caught.value.name) == (code, number.name)
+    assert signal.getsignal(number) is before
+
+
+def test_second_signal_ends_the_process_at_once() -> None:
+    """For whoever does not want to wait for the batch under way."""
+    code = (
+        "import signal\n"
+        "from undrift.cli.interrupts import Interrupts\n"
+        "with Interrupts().raised():\n"
+        "    try:\n"
+        "        signal.raise_signal(signal.SIGINT)\n"
+        "    finally:\n"
+        "        signal.raise_signal(signal.SIGTERM)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 143
+    assert done.stderr == "Stopping after what is under way; once more stops at once.\n"
+
+
+def test_lost_exception_is_raised_again_before_the_next_item() -> None:
+    """An exception out of a handler can vanish, in a destructor for instance."""
+    interrupts = Interrupts()
+    seen = []
+
+    def use() -> None:
+        for item in interrupts.watched([1, 2, 3]):
+            seen.append(item)
+            if item == 2:
+                with suppress(Interrupted):
+                    signal.raise_signal(signal.SIGINT)
+
+    with interrupts.raised(), pytest.raises(Interrupted):
+        use()
+    assert seen == [1, 2]
+
+
+def test_ignored_signal_stays_ignored() -> None:
+    """``nohup`` and shells that start jobs in the background mean it."""
+    with handler(signal.SIGINT, signal.SIG_IGN), Interrupts().raised():
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_thread_that_may_not_handle_signals_runs_all_the_same() -> None:
+    """Handlers belong to the main thread."""
+    ran = []
+
+    def run() -> None:
+        with Interrupts().raised():
+            ran.append(True)
+
+    thread = Thread(target=run)
+    thread.start()
+    thread.join()
+    assert ran == [True]

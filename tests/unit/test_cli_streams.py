@@ -1,0 +1,137 @@
+"""Streams and progress: what can be carried, coloured and counted."""
+
+from __future__ import annotations
+
+import io
+from threading import Event
+
+import pytest
+
+from undrift.cli.progress import Pace, PlainLines, open_progress
+from undrift.cli.streams import (
+    EMOJI,
+    Color,
+    Line,
+    Stream,
+    Terminal,
+    Tone,
+    is_colored,
+    open_terminal,
+)
+
+
+def written(encoding: str, text: str) -> str:
+    raw = io.BytesIO()
+    stream = Stream(io.TextIOWrapper(raw, encoding=encoding, newline=""))
+    stream.lines([Line(text)])
+    return raw.getvalue().decode(encoding)
+
+
+def test_utf8_carries_everything() -> None:
+    """And nothing is changed."""
+    assert written("utf-8", "🔍 … é") == "🔍 … é\n"
+
+
+def test_latin1_loses_the_emoji_and_keeps_the_accents() -> None:
+    """The sign goes with its space; other signs become their plain likeness."""
+    assert written("latin-1", "🔍 done… for é") == "done... for é\n"
+
+
+@pytest.mark.parametrize("emoji", EMOJI)
+def test_no_emoji_of_ours_reaches_ascii(emoji: str) -> None:
+    """Not even half of a two-part one."""
+    assert written("ascii", f"{emoji} words") == "words\n"
+
+
+def test_emoji_within_an_id_is_escaped_not_dropped() -> None:
+    """Two ids must not become one."""
+    assert written("ascii", "  - user 🔍1") == "  - user \\U0001f50d1\n"
+
+
+def test_lone_surrogate_of_a_shell_argument_is_escaped() -> None:
+    """No encoding has it, and the answer must come out all the same."""
+    assert written("utf-8", "user \udcff") == "user \\udcff\n"
+
+
+def test_missing_stream_takes_everything() -> None:
+    """A process may be started without standard output."""
+    stream = Stream(None)
+    assert stream.write("x") == 1
+    assert stream.failure is None
+    assert not stream.isatty()
+
+
+@pytest.mark.parametrize(
+    ("color", "is_terminal", "environ", "expected"),
+    [
+        (Color.AUTO, True, {}, True),
+        (Color.AUTO, False, {}, False),
+        (Color.AUTO, True, {"NO_COLOR": "1"}, False),
+        (Color.AUTO, True, {"NO_COLOR": ""}, True),
+        (Color.AUTO, True, {"TERM": "dumb"}, False),
+        (Color.ALWAYS, False, {"NO_COLOR": "1"}, True),
+        (Color.NEVER, True, {}, False),
+    ],
+)
+def test_colours_follow_the_choice_then_the_terminal(
+    color: Color, is_terminal: bool, environ: dict[str, str], expected: bool
+) -> None:
+    """An explicit choice beats NO_COLOR, which beats the terminal."""
+    assert is_colored(color, is_terminal=is_terminal, environ=environ) is expected
+
+
+def test_coloured_line_ends_its_colour() -> None:
+    """A plain one has none."""
+    raw = io.StringIO()
+    Stream(raw, is_colored=True).lines([Line("bad", Tone.BAD), Line("plain")])
+    assert raw.getvalue() == "\x1b[31mbad\x1b[0m\nplain\n"
+
+
+# --- progress -----------------------------------------------------------------------------------
+
+
+def test_pace_tells_done_rate_eta_and_errors() -> None:
+    """Computed from the clock it is given."""
+    now = [100.0]
+    pace = Pace(200, clock=lambda: now[0])
+    pace.done, pace.errors, now[0] = 50, 2, 110.0
+    assert pace.line() == "Progress: 50/200 users, 5.0 users/s, ETA 0:00:30, errors: 2"
+
+
+def test_pace_without_a_total_does_not_guess() -> None:
+    """Nobody counted everybody."""
+    pace = Pace(None, clock=iter([0.0, 10.0]).__next__)
+    pace.done = 20
+    assert pace.line() == "Progress: 20 users, 2.0 users/s, ETA unknown, errors: 0"
+
+
+def test_pace_before_the_first_user_has_no_eta() -> None:
+    """Nothing is divided by nothing."""
+    assert "ETA unknown" in Pace(10, clock=lambda: 1.0).line()
+
+
+def test_plain_lines_come_while_nothing_is_finished_and_stop_when_closed() -> None:
+    """From a thread of their own."""
+    has_line = Event()
+
+    class Told(Stream):
+        def write(self, text: str) -> int:
+            assert text.startswith("Progress: 0/2 users")
+            has_line.set()
+            return len(text)
+
+    terminal = Terminal(Stream(None), Told(None))
+    lines = PlainLines(terminal, Pace(2), every_seconds=0)
+    assert has_line.wait(60)
+    lines.close()
+    has_line.clear()
+    lines.advance(is_error=True)
+    assert not has_line.is_set()
+
+
+def test_one_user_has_no_progress(capsys: pytest.CaptureFixture[str]) -> None:
+    """It is over before anybody wonders."""
+    progress = open_progress(open_terminal(), 1)
+    progress.advance(is_error=False)
+    progress.close()
+    assert capsys.readouterr() == ("", "")
