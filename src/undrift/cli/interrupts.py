@@ -1,0 +1,79 @@
+"""Signals that end a run: the first lets it finish what is under way, the second does not."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class Interrupted(KeyboardInterrupt):
+    """SIGINT or SIGTERM arrived.
+
+    A `KeyboardInterrupt`, so that drivers cancel the query they are waiting for and nothing takes
+    it for one owner's failure.
+
+    Attributes:
+        number: the signal's.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+    @property
+    def name(self) -> str:
+        """The signal's name."""
+        return signal.Signals(self.number).name
+
+    @property
+    def exit_code(self) -> int:
+        """What a shell would report, too."""
+        return 128 + self.number
+
+
+class Interrupts:
+    """Turns the first signal into `Interrupted`; a second one ends the process at once.
+
+    Safety:
+        An exception out of a signal handler can get lost, for instance in a destructor. `watched`
+        therefore looks again between any two items.
+    """
+
+    def __init__(self) -> None:
+        self._received: int | None = None
+
+    @contextmanager
+    def raised(self) -> Iterator[None]:
+        """Raise `Interrupted` in this thread while the context lasts, if it is the main one."""
+        previous = {}
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if signal.getsignal(number) is not signal.SIG_IGN:  # nohup and the like
+                    previous[number] = signal.signal(number, self._receive)
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def watched(self, items: Iterable[T]) -> Iterator[T]:
+        """*items*, until a signal has arrived."""
+        for item in items:
+            yield item
+            if self._received is not None:
+                raise Interrupted(self._received)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self._received is not None:
+            os._exit(128 + number)
+        self._received = number
+        with suppress(OSError):  # past all buffers: the signal may have come in the middle of them
+            os.write(2, b"Stopping after what is under way; once more stops at once.\n")
+        raise Interrupted(number)

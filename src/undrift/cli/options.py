@@ -1,0 +1,111 @@
+"""The options that several commands share, declared once.
+
+``UNDRIFT_USER_ID``, ``UNDRIFT_OWNERS_FROM`` and ``UNDRIFT_ALL`` are read in `selection`: what the
+command line chooses replaces what the environment chooses. Help texts are ASCII, so that every
+terminal can show them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from undrift.cli.report import Output
+from undrift.cli.streams import Color
+
+UserIds = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--user-id",
+        "--userId",
+        "--owner",
+        metavar="ID",
+        help="A user; may be repeated.  [env var: UNDRIFT_USER_ID, separated by commas]",
+    ),
+]
+OwnersFrom = Annotated[
+    str | None,
+    typer.Option(
+        "--owners-from",
+        metavar="FILE|-",
+        help="A list of users: one id per line, blank lines and lines with # are skipped; - reads "
+        "standard input.  [env var: UNDRIFT_OWNERS_FROM]",
+    ),
+]
+Everybody = Annotated[
+    bool, typer.Option("--all", help="Every user of either side.  [env var: UNDRIFT_ALL]")
+]
+Diff = Annotated[
+    bool,
+    typer.Option(
+        "--diff",
+        envvar="UNDRIFT_DIFF",
+        help="Name what differs: + is missing from the vectors, - stale, * in both.",
+    ),
+]
+Format = Annotated[
+    Output, typer.Option("--output", envvar="UNDRIFT_OUTPUT", help="How the answer is written.")
+]
+ExitZero = Annotated[
+    bool,
+    typer.Option("--exit-zero", envvar="UNDRIFT_EXIT_ZERO", help="Exit 0 where it would be 1."),
+]
+Verbose = Annotated[
+    bool,
+    typer.Option("--verbose", "-v", envvar="UNDRIFT_VERBOSE", help="Log to standard error."),
+]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        envvar="UNDRIFT_CONFIG",
+        help="The configuration; without it ./undrift.toml, if there is one.",
+    ),
+]
+Colors = Annotated[
+    Color,
+    typer.Option(
+        "--color", envvar="UNDRIFT_COLOR", help="When to use colours; auto honours NO_COLOR."
+    ),
+]
+Force = Annotated[
+    bool,
+    typer.Option(
+        "--force",
+        envvar="UNDRIFT_FORCE",
+        help="Rewrite and embed everything anew, in sync or not. Searches go on finding it.",
+    ),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        envvar="UNDRIFT_DRY_RUN",
+        help="Write nothing; say what would be done and what it would cost. Exits as check does.",
+    ),
+]
+MaxDelete = Annotated[
+    str | None,
+    typer.Option(
+        "--max-delete",
+        metavar="N|P%",
+        envvar="UNDRIFT_MAX_DELETE",
+        help="Delete at most so many vectors, or that share of them, else stop with exit 4. With "
+        "--all and without this option: half, or 20 if that is more.",
+    ),
+]
+MaxEmbeddings = Annotated[
+    int | None,
+    typer.Option(
+        "--max-embeddings",
+        metavar="N",
+        envvar="UNDRIFT_MAX_EMBEDDINGS",
+        help="Embed at most so many texts, else stop with exit 5 and keep what is done.",
+    ),
+]
+Yes = Annotated[
+    bool, typer.Option("--yes", envvar="UNDRIFT_YES", help="Answer every question with yes.")
+]

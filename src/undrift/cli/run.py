@@ -1,0 +1,259 @@
+"""A command from its first line to its exit code.
+
+Whatever happens on the way becomes an answer on stdout, three parts on stderr and a code: an
+error, a signal, a reader that goes away, a bug.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from undrift.cli import exit_codes, render_json, render_text
+from undrift.cli.interrupts import Interrupted, Interrupts
+from undrift.cli.problems import Bug, Interruption, OutputFailed
+from undrift.cli.progress import open_progress
+from undrift.cli.report import Kind, Output, Subject, open_reporter
+from undrift.cli.selection import Selection
+from undrift.cli.streams import Color, Line, Terminal, open_terminal
+from undrift.cli.tally import Result, Tally
+from undrift.errors import UndriftError, UnknownStateError
+from undrift.events import Listener, StoreCreated, SyncEvent
+from undrift.model import Outcome, SearchResult, SyncReport, SyncStatus
+
+if TYPE_CHECKING:
+    from undrift.api import Undrift
+
+_ERRORS = frozenset({Outcome.UNKNOWN, Outcome.FAILED, Outcome.NOT_FOUND})
+
+_log = logging.getLogger(__name__)
+
+Work = Callable[["Undrift", Listener], Iterator[Result]]
+"""One call of the API; what it yields is what the run reports."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """How a run is configured and shown.
+
+    Attributes:
+        config: the configuration file, None for the usual one.
+        is_verbose: log to stderr.
+        exit_zero: exit 0 in place of 1.
+    """
+
+    output: Output = Output.TEXT
+    color: Color = Color.AUTO
+    is_verbose: bool = False
+    config: Path | None = None
+    exit_zero: bool = False
+
+
+# --- check and sync ---------------------------------------------------------------------------
+
+
+class OwnersRun:
+    """A check or a sync.
+
+    Args:
+        confirm: asked when both sides are known and nothing has been done; raises to refuse.
+    """
+
+    def __init__(
+        self,
+        subject: Subject,
+        selection: Selection,
+        view: View,
+        work: Work,
+        *,
+        confirm: Callable[[Terminal], None] = lambda terminal: None,
+    ) -> None:
+        self._subject = subject
+        self._selection = selection
+        self._view = view
+        self._work = work
+        self._confirm = confirm
+        self._terminal = open_terminal(view.color)
+        self._reporter = open_reporter(view.output, self._terminal, subject)
+        self._tally = Tally()
+        self._interrupts = Interrupts()
+        self._unseen = dict.fromkeys(selection.owners or ())
+
+    def run(self) -> int:
+        """Do the work, report every owner of it, and return the exit code."""
+        with self._interrupts.raised():
+            error, code = _ended(self._terminal, self._view, self._report_owners)
+            self._reporter.end(self._tally, error)
+        codes = [
+            code,
+            exit_codes.of_outcomes(
+                self._tally.outcomes, are_named=not self._selection.is_everybody
+            ),
+            _output_code(self._terminal),
+        ]
+        code = exit_codes.strongest(codes)
+        return exit_codes.IN_SYNC if self._view.exit_zero and code == exit_codes.DRIFT else code
+
+    def _report_owners(self) -> None:
+        progress = open_progress(self._terminal, self._selection.count)
+        try:
+            for result in self._interrupts.watched(self._results()):
+                if self._selection.is_everybody and result.outcome is Outcome.NOT_FOUND:
+                    continue  # it vanished from both sides while we looked
+                self._add(result)
+                progress.advance(is_error=result.outcome in _ERRORS)
+                if self._terminal.out.failure is not None:
+                    break
+        except UnknownStateError as exc:
+            for owner in list(self._unseen):
+                self._add(self._unknown(owner, exc))
+            raise
+        finally:
+            progress.close()
+
+    def _results(self) -> Iterator[Result]:
+        with _opened(self._terminal, self._view) as sides:
+            self._confirm(self._terminal)
+            yield from self._work(sides, self._listen)
+
+    def _listen(self, event: SyncEvent) -> None:
+        if isinstance(event, StoreCreated):
+            for statement in event.statements:
+                _log.info("ran: %s", statement, extra={"action": "store.create"})
+        self._reporter.event(event)
+
+    def _add(self, result: Result) -> None:
+        self._unseen.pop(result.owner_id, None)
+        self._tally.add(result)
+        self._reporter.owner(result)
+
+    def _unknown(self, owner_id: str, error: UnknownStateError) -> Result:
+        """The result of a named owner at whom the run did not get to look."""
+        status = SyncStatus.unknown(owner_id, error)
+        if self._subject.kind is Kind.CHECK:
+            return status
+        return SyncReport(
+            owner_id=owner_id,
+            outcome=status.outcome,
+            before=status,
+            dry_run=self._subject.dry_run,
+            error=error,
+        )
+
+
+# --- search -----------------------------------------------------------------------------------
+
+
+def run_search(view: View, search: Callable[[Undrift], SearchResult]) -> int:
+    """Search, write the hits, and return the exit code."""
+    terminal, tally = open_terminal(view.color), Tally()
+    found: list[SearchResult] = []
+
+    def find() -> None:
+        with _opened(terminal, view) as sides:
+            found.append(search(sides))
+
+    with Interrupts().raised():
+        error, code = _ended(terminal, view, find)
+    if view.output is not Output.TEXT:
+        encoding = terminal.out.encoding
+        for document in _search_documents(view.output, found, tally, error):
+            terminal.say_text(f"{render_json.dumped(document, encoding=encoding)}\n")
+    elif found:
+        terminal.say(render_text.search_block(found[0]))
+    if error is not None:
+        terminal.tell(render_text.error_lines(error))
+    return exit_codes.strongest([code, _output_code(terminal)])
+
+
+def _search_documents(
+    output: Output, found: Sequence[SearchResult], tally: Tally, error: UndriftError | None
+) -> Iterator[render_json.Object]:
+    if output is Output.JSONL:
+        if found:
+            yield from render_json.search_objects(found[0])
+        yield render_json.search_summary(found[0] if found else None, tally, error)
+    elif found:
+        yield render_json.search_document(found[0])
+    elif error is not None:
+        yield render_json.error_document("search", error)
+
+
+# --- how a run ends ---------------------------------------------------------------------------
+
+
+def _ended(
+    terminal: Terminal, view: View, body: Callable[[], None]
+) -> tuple[UndriftError | None, int]:
+    """Run *body*; what ended it early, if something did, and the exit code of that."""
+    try:
+        with _logged(terminal, view):
+            body()
+    except UndriftError as exc:
+        return exc, exit_codes.of_error(exc)
+    except KeyboardInterrupt as exc:
+        interrupted = exc if isinstance(exc, Interrupted) else Interrupted(2)
+        return Interruption(interrupted.name), interrupted.exit_code
+    except Exception as exc:  # noqa: BLE001  the last resort: nobody is shown a traceback
+        if view.is_verbose:
+            trace = "".join(traceback.format_exception(exc)).splitlines()
+            terminal.tell([Line(line) for line in trace])
+        return Bug(exc), exit_codes.UNKNOWN
+    return None, exit_codes.IN_SYNC
+
+
+def _output_code(terminal: Terminal) -> int:
+    """The exit code that the answer's stream asks for; says why, unless its reader just left."""
+    failure = terminal.out.failure
+    if failure is None:
+        return exit_codes.IN_SYNC
+    if failure.errno == errno.EPIPE:
+        return exit_codes.BROKEN_PIPE
+    terminal.tell(render_text.error_lines(OutputFailed(failure)))
+    return exit_codes.UNKNOWN
+
+
+@contextmanager
+def _opened(terminal: Terminal, view: View) -> Iterator[Undrift]:
+    """Both sides as the environment describes them, after saying on stderr what they are."""
+    from undrift.api import Undrift
+
+    with Undrift.from_env(view.config) as sides:
+        terminal.tell(render_text.setup_lines(sides.describe()))
+        yield sides
+
+
+# --- logs -------------------------------------------------------------------------------------
+
+
+class _TerminalHandler(logging.Handler):
+    """Writes log records to stderr, around the progress bar."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        super().__init__()
+        self._terminal = terminal
+        self.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write *record*."""
+        self._terminal.tell(Line(line) for line in self.format(record).splitlines())
+
+
+@contextmanager
+def _logged(terminal: Terminal, view: View) -> Iterator[None]:
+    logger = logging.getLogger("undrift")
+    handler, level = _TerminalHandler(terminal), logger.level
+    if view.is_verbose:
+        logger.addHandler(handler)
+        logger.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
