@@ -109,12 +109,15 @@ def canonical_json(value: object) -> str:
     """
     try:
         encoded = orjson.dumps(value, default=str, option=_JSON_OPTIONS)
+        if b"\\u0000" not in encoded:
+            return encoded.decode()
     except TypeError:
-        # Lone surrogates and integers beyond 64 bits, which the standard library can write.
-        return _encode_json(_storable(value))
-    if b"\\u0000" in encoded:
-        encoded = orjson.dumps(_storable(value), default=str, option=_JSON_OPTIONS)
-    return encoded.decode()
+        pass  # a lone surrogate perhaps
+    value = _storable(value)
+    try:
+        return orjson.dumps(value, default=str, option=_JSON_OPTIONS).decode()
+    except TypeError:
+        return _encode_json(value)  # integers beyond 64 bits, deep nesting
 
 
 def storable_text(text: str) -> str:

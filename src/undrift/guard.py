@@ -83,7 +83,12 @@ class DeleteGuard:
         if self.limit is not None:
             allowed = self.limit.records(managed)
             if planned > allowed:
-                raise _stop(f"{planned} of {managed} records would be deleted, {allowed} may be")
+                raise SafetyStop(
+                    "Nothing was deleted",
+                    why=f"{planned} of {managed} records would be deleted, and --max-delete allows "
+                    f"{allowed}.",
+                    fix="look at the source; if it is right, run again with a higher --max-delete",
+                )
             return allowed
         if planned and not self.source_owners:
             raise _stop(f"the source lists no owner at all, the store holds {managed} records")

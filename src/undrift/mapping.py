@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping as Dict
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 MAX_EMBEDDED_CHARACTERS = 20_000
 """Only the beginning of a longer text is embedded; its whole is fingerprinted."""
@@ -42,6 +43,17 @@ class EntitySpec:
     text: str = ""
     metadata: tuple[str, ...] = ()
     aliases: Dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+class FieldsRead(NamedTuple):
+    """The fields that an entity spec reads, without their aliases.
+
+    Attributes:
+        required: those that somebody asked for; a kind's defaults cope without theirs.
+    """
+
+    all: frozenset[str]
+    required: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,13 +6,13 @@ render all texts in one call; hash.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from undrift import fingerprint as hashes
 from undrift.errors import InvalidDocument
 from undrift.identity import MAX_OWNER_BYTES, Identities, View, dotted, require_storable
-from undrift.mapping import MAX_EMBEDDED_CHARACTERS, EntitySpec
+from undrift.mapping import KIND_DEFAULTS, MAX_EMBEDDED_CHARACTERS, EntitySpec, FieldsRead
 from undrift.mapping import Mapping as SourceMapping
 from undrift.model import Entity, Wanted
 from undrift.ports import Element, OwnerContent
@@ -50,8 +50,8 @@ class Renderer:
         self._template = OwnerTemplate(zip(texts, names, strict=True))
 
     @property
-    def fields(self) -> tuple[frozenset[str], ...]:
-        """For each entity spec the fields it reads, without aliases; what a table must select."""
+    def fields(self) -> tuple[FieldsRead, ...]:
+        """For each entity spec the fields it reads; what a table must select."""
         return tuple(_fields_read(spec) for spec in self.mapping.entities)
 
     def render(self, content: OwnerContent) -> Wanted:
@@ -181,11 +181,32 @@ def _row(names: Sequence[str]) -> Callable[[View], Row]:
     return row
 
 
-def _fields_read(spec: EntitySpec) -> frozenset[str]:
-    fields = set(variables(spec.text, where=f"kind {spec.kind}"))
-    for value in (spec.id, *spec.key, *spec.metadata):
-        if is_template(value):
-            fields.update(variables(value, where=f"an id or key of kind {spec.kind}"))
-        else:
-            fields.add(value.partition(".")[0])
-    return frozenset(fields - {"parent"})
+def _fields_read(spec: EntitySpec) -> FieldsRead:
+    default = KIND_DEFAULTS.get(spec.kind)
+    read: set[str] = set()
+    required: set[str] = set()
+
+    def add(names: Iterable[str], *, is_default: bool) -> None:
+        read.update(names)
+        if not is_default:
+            required.update(names)
+
+    is_default_text = default is not None and spec.text == default.text
+    add(variables(spec.text, where=f"kind {spec.kind}"), is_default=is_default_text)
+    for name in spec.metadata:
+        add([_head(name)], is_default=default is not None and name in default.metadata)
+    for part in spec.key:
+        add(_names_in(spec, part), is_default=default is not None and part in default.key)
+    # An element without an id has its key.
+    add(_names_in(spec, spec.id), is_default=bool(spec.key) and not is_template(spec.id))
+    return FieldsRead(frozenset(read - {"parent"}), frozenset(required - {"parent"}))
+
+
+def _names_in(spec: EntitySpec, value: str) -> Sequence[str]:
+    if is_template(value):
+        return variables(value, where=f"an id or key of kind {spec.kind}")
+    return [_head(value)]
+
+
+def _head(name: str) -> str:
+    return name.partition(".")[0]

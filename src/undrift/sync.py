@@ -16,7 +16,7 @@ from undrift.errors import (
     UndriftError,
     UnknownStateError,
 )
-from undrift.events import DeletesHeld, Listener, ignore
+from undrift.events import DeletesHeld, Listener, RepairStarted, SyncEvent, ignore
 from undrift.fleet import PageFailures, fleet_pages, is_outage, pages_of
 from undrift.guard import DeleteGuard, DeleteLimit
 from undrift.look import Sides
@@ -144,7 +144,7 @@ class Synchronizer:
         except SafetyStop as stop:
             yield from self._not_deleted(held, stop)
             raise
-        repairer = self._repairer(with_deletes=True, force=False)
+        repairer = self._repairer(with_deletes=True, is_second_pass=True)
         for page in pages_of(held):
             # Both sides are read again: what was seen when the delete was planned may be past.
             repairs = repairer.start(page)
@@ -163,12 +163,14 @@ class Synchronizer:
             repair.end(Outcome.DRIFT, why)
         yield from self._reports(held.values())
 
-    def _repairer(self, *, with_deletes: bool, force: bool | None = None) -> Repairer:
+    def _repairer(self, *, with_deletes: bool, is_second_pass: bool = False) -> Repairer:
+        listener = self._options.listener
         return Repairer(
             self._sides,
             self._embedder,
-            listener=self._options.listener,
-            force=self._options.force if force is None else force,
+            # An owner's repair is announced once; what is forced is rewritten once.
+            listener=_without_starts(listener) if is_second_pass else listener,
+            force=self._options.force and not is_second_pass,
             with_deletes=with_deletes,
             max_embeddings=self._options.max_embeddings,
         )
@@ -188,6 +190,14 @@ def _add_first_pass(second: Repair, first: Repair) -> None:
     second.written += first.written
     second.embedded += first.embedded
     second.truncated += first.truncated
+
+
+def _without_starts(listener: Listener) -> Listener:
+    def tell(event: SyncEvent) -> None:
+        if not isinstance(event, RepairStarted):
+            listener(event)
+
+    return tell
 
 
 def _changed_meanwhile() -> SafetyStop:

@@ -78,11 +78,9 @@ def test_tables_take_the_documents_place() -> None:
 def test_document_table_can_be_configured() -> None:
     """Table, owner, document and a condition."""
     documents = mapping_of(
-        '[source.documents]\ntable="people"\nowner="uid"\ndocument="doc"\nwhere="deleted_at is null"'
+        '[source.documents]\ntable="people"\nowner="uid"\ndocument="doc"\nwhere="old = 0"'
     ).documents
-    assert documents == DocumentTable(
-        table="people", owner="uid", document="doc", where="deleted_at is null"
-    )
+    assert documents == DocumentTable(table="people", owner="uid", document="doc", where="old = 0")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from support.worlds import (
     KINDS,
     MODEL,
+    NO_VECTOR,
     OTHER_MODEL,
     OWNER,
     World,
@@ -79,9 +80,9 @@ def test_nothing_is_said_twice(world: World) -> None:
 
 @given(worlds())
 def test_every_managed_record_is_counted(world: World) -> None:
-    """By kind, duplicates and stale ones included, foreign kinds not."""
+    """By kind, duplicates and stale ones included; not what no search finds, nor foreign kinds."""
     counts = world.diff.store_counts
-    managed = [stamp.kind for stamp in world.stamps if stamp.kind in KINDS]
+    managed = [stamp.kind for stamp in world.stamps if stamp.kind in KINDS and stamp.model]
     assert {kind: count for kind, count in counts.items() if count} == {
         kind: managed.count(kind) for kind in set(managed)
     }
@@ -133,6 +134,13 @@ def test_record_can_be_changed_and_of_another_model() -> None:
     assert len(diff.changed) == len(diff.wrong_model) == 1
 
 
+def test_record_that_has_lost_its_vector_is_missing() -> None:
+    """It is there, and no search finds it."""
+    diff = difference(wanted_of([A]), [stamp_of(A, model=NO_VECTOR)])
+    assert (diff.missing, diff.changed, diff.wrong_model) == ((A,), (), ())
+    assert diff.store_counts == {}
+
+
 def test_equal_ids_of_two_kinds_are_two_entities() -> None:
     """An id is unique within its kind."""
     note, part = entity("note", "1"), entity("part", "1")
@@ -165,6 +173,15 @@ def test_record_that_a_store_lists_twice_is_one_record() -> None:
     assert diff.duplicates == ()
     assert diff.is_clean
     assert diff.store_counts == {"note": 1}
+
+
+def test_record_that_is_rewritten_while_it_is_listed_is_one_record() -> None:
+    """The newer of the two stamps counts."""
+    old, new = stamp_of(entity("note", "a", "old"), version=1), stamp_of(A, version=2)
+    for stamps in ([old, new], [new, old]):
+        diff = difference(wanted_of([A]), stamps)
+        assert diff.is_clean
+        assert diff.kept["note", "a"] == new
 
 
 def test_stale_record_that_a_store_lists_twice_is_one_record() -> None:

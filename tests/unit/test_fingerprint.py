@@ -6,10 +6,11 @@ import json
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from itertools import pairwise
 from uuid import RFC_4122, UUID, uuid5
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from undrift import fingerprint as hashes
@@ -50,7 +51,7 @@ def test_moving_characters_between_fields_changes_the_fingerprint(
 
     def divided(cuts: list[int]) -> list[str]:
         ends = [0, *cuts, len(joined)]
-        return [joined[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+        return [joined[start:end] for start, end in pairwise(ends)]
 
     assert fingerprint_of(divided(one)) != fingerprint_of(divided(other))
 
@@ -99,6 +100,8 @@ def test_format_is_unchanged() -> None:
     )
     assert hashes.mint_id(["Acme", "Engineer", "2019-01"]) == "nk-27275c8005ad338db3ad2fd6"
     assert hashes.mint_id(["Acme"], "0" * 32) == "nk-c9535588402f9db1f97d7196"
+    numbers = hashes.canonical_json([1, -0.0, 0.1, 1.0, 1e-7, 1e16, 1e300, 2**53])
+    assert numbers == "[1,-0.0,0.1,1.0,1e-7,1e+16,1e+300,9007199254740992]"
     assert hashes.content_digest(["{}", "é"]).hex() == "0994635266b8f6e7a0b13468475be26a"
 
 
@@ -238,6 +241,15 @@ def test_canonical_json_is_idempotent(value: object) -> None:
 def test_values_have_one_encoding(value: object, encoded: str) -> None:
     """What JSON has no word for becomes a string, what no store takes becomes U+FFFD or null."""
     assert hashes.canonical_json(value) == encoded
+
+
+@pytest.mark.parametrize("dirty", ["\x00", "\ud800"])
+@given(value=JSON_VALUES)
+@example(value=1e-7)
+@example(value={"b": 2**70, "a": 1e22})
+def test_value_that_must_be_cleaned_encodes_like_its_clean_twin(dirty: str, value: object) -> None:
+    """What stands beside it is spelled as always, numbers above all."""
+    assert hashes.canonical_json([value, dirty]) == hashes.canonical_json([value, "\ufffd"])
 
 
 # --- texts and ids ----------------------------------------------------------------------------

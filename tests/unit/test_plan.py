@@ -71,12 +71,12 @@ def test_applying_a_plan_again_changes_nothing(world: World, force: bool) -> Non
 
 
 @given(worlds(), st.booleans())
-def test_no_live_entity_loses_its_record_at_any_step(world: World, force: bool) -> None:
+def test_no_live_entity_stops_being_searchable_at_any_step(world: World, force: bool) -> None:
     """I1: wherever the run is cut off, what was searchable and is wanted still is."""
     store = ModelStore(world.stamps)
-    live = {(e.kind, e.entity_id) for e in world.wanted} & store.identities()
+    live = {(e.kind, e.entity_id) for e in world.wanted} & store.searchable()
     for _ in store.apply(planned(world.diff, force=force)):
-        assert live <= store.identities()
+        assert live <= store.searchable()
 
 
 @given(worlds(), st.booleans(), st.data())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from support.rendering import entities_of, mapping_of, note, rendered, texts_of, the_entity
 from undrift.errors import InvalidDocument
 from undrift.fingerprint import fingerprint, text_hash
-from undrift.mapping import MAX_EMBEDDED_CHARACTERS, EntitySpec
+from undrift.mapping import KIND_DEFAULTS, MAX_EMBEDDED_CHARACTERS, EntitySpec
 from undrift.model import Entity
 from undrift.render import Renderer
 
@@ -275,5 +277,28 @@ def test_renderer_says_which_fields_a_table_must_have() -> None:
         metadata=("h", "parent.i", "j.k"),
         aliases={"e": ("z",)},
     )
-    fields = Renderer(mapping_of(spec)).fields
-    assert fields == (frozenset("abcdehj"),)
+    (fields,) = Renderer(mapping_of(spec)).fields
+    assert fields.all == fields.required == frozenset("abcdehj")
+
+
+@pytest.mark.parametrize(
+    ("settings", "required"),
+    [
+        ({}, set()),
+        ({"text": "{{ name }} {{ years }}"}, {"name", "years"}),
+        ({"metadata": ("name", "level", "years")}, {"years"}),
+        ({"key": ("name", "years")}, {"years"}),
+        ({"id": "uuid"}, set()),
+        ({"id": "uuid", "key": ()}, {"uuid"}),
+        ({"key": ()}, {"id"}),
+        ({"id": "{{ uuid }}"}, {"uuid"}),
+    ],
+)
+def test_kind_with_defaults_requires_what_somebody_asked_for(
+    settings: dict[str, object], required: set[str]
+) -> None:
+    """A default that has no column is passed; a name of one's own that has none is a mistake."""
+    spec = replace(KIND_DEFAULTS["skill"], **settings)  # type: ignore[arg-type]
+    (fields,) = Renderer(mapping_of(spec)).fields
+    assert fields.required == required
+    assert fields.required <= fields.all

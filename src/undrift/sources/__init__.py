@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from undrift.mapping import Mapping
+from undrift.mapping import FieldsRead, Mapping
 from undrift.ports import Source
 
 
-def open_source(url: str, mapping: Mapping, fields: Sequence[frozenset[str]]) -> Source:
+def open_source(url: str, mapping: Mapping, fields: Sequence[FieldsRead]) -> Source:
     """The source at *url*, in the layout that *mapping* describes. Connects to nothing yet.
 
     Args:

@@ -20,10 +20,20 @@ from sqlalchemy.engine import URL, Connection, Engine, make_url
 
 from undrift.errors import ConfigError, SourceUnavailable, UndriftError
 from undrift.sources.failures import mapped_failures
-from undrift.sources.owners import OwnerColumn
+from undrift.sources.owners import DynamicOwnerColumn, OwnerColumn
 
 CONNECT_TIMEOUT_SECONDS = 10
+_PASSWORD_PARAMETERS = ("password", "sslpassword")
+
+# Hidden rows become an error, and a time prints alike whoever runs undrift, and where.
+_AS_WE_READ = sa.text(
+    "SELECT set_config('row_security', 'off', true), set_config('timezone', 'UTC', true),"
+    " set_config('datestyle', 'ISO, YMD', true), set_config('intervalstyle', 'postgres', true)"
+)
 STREAM_ROWS = 500
+
+
+PageBehind = Callable[[object], sa.Select[Any]]
 
 
 class Database:
@@ -47,9 +57,9 @@ class Database:
     @property
     def location(self) -> str:
         """The address, with the password hidden."""
-        return self.url.set(drivername=self.url.get_backend_name()).render_as_string(
-            hide_password=True
-        )
+        url = self.url.set(drivername=self.url.get_backend_name())
+        hidden = {name: "***" for name in _PASSWORD_PARAMETERS if name in url.query}
+        return url.update_query_dict(hidden).render_as_string(hide_password=True)
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
@@ -65,7 +75,7 @@ class Database:
         """
         with mapped_failures(self.location), self._connect() as connection:
             if self.is_postgres:
-                connection.execute(sa.text("SET LOCAL row_security = off"))
+                connection.execute(_AS_WE_READ)
             yield connection
 
     def is_standby(self) -> bool:
@@ -104,17 +114,44 @@ class Database:
         )
         for column in (owner, *columns):
             if column not in table.c:
-                raise _no_such_column(name, column, list(table.c.keys()), setting)
+                raise no_such_column(name, column, list(table.c.keys()), setting)
         return table
 
     def owner_column(self, column: sa.Column[Any]) -> OwnerColumn:
         """How owners are spelled in *column*."""
-        return OwnerColumn(column, is_dynamic=not self.is_postgres)
+        return OwnerColumn(column) if self.is_postgres else DynamicOwnerColumn(column)
 
     def stream(self, connection: Connection, statement: sa.Select[Any]) -> Iterator[sa.Row[Any]]:
         """The rows of *statement* through a server-side cursor, in constant memory."""
         options = {"stream_results": True, "max_row_buffer": STREAM_ROWS}
-        yield from connection.execute(statement, execution_options=options)
+        with connection.execute(statement, execution_options=options) as result:
+            yield from result
+
+    def pages(
+        self, owner: OwnerColumn, page_behind: PageBehind, after: str | None
+    ) -> Iterator[Sequence[str]]:
+        """Owners page by page, each page in a transaction of its own.
+
+        Args:
+            page_behind: the query of a page, given the last value of the page before.
+            after: the owner behind whom to begin; None for the first.
+        """
+        behind: object = None
+        if after is not None:
+            behind = next(iter(owner.values(after)), after)
+        seen: set[str] = set()
+        while True:
+            with self.snapshot() as connection:
+                page = list(connection.scalars(page_behind(behind)))
+            if not page:
+                return
+            printed = [str(value) for value in page]
+            if owner.may_print_alike:
+                printed = [name for name in dict.fromkeys(printed) if name not in seen]
+                seen.update(printed)
+            if printed:
+                yield printed
+            behind = page[-1]
 
     def close(self) -> None:
         """Close every pooled connection."""
@@ -145,7 +182,8 @@ class Database:
         )
 
 
-def _no_such_column(table: str, column: str, known: list[str], setting: str) -> ConfigError:
+def no_such_column(table: str, column: str, known: list[str], setting: str) -> ConfigError:
+    """*column* is configured, and *table* has no such thing."""
     nearest = get_close_matches(column, known, n=1)
     hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
     return ConfigError(
@@ -153,6 +191,11 @@ def _no_such_column(table: str, column: str, known: list[str], setting: str) -> 
         why=f"its columns are {', '.join(sorted(known))}{hint}.",
         fix=f"set {setting} in undrift.toml",
     )
+
+
+def condition(where: str) -> list[sa.ColumnElement[bool]]:
+    """A person's SQL condition, exactly as written; none if it is empty."""
+    return [sa.literal_column(f"({where})", sa.Boolean)] if where else []
 
 
 # --- addresses --------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from undrift.fingerprint import content_digest
 from undrift.mapping import DocumentTable
 from undrift.mapping import Mapping as SourceMapping
 from undrift.ports import Element, SourceInfo
-from undrift.sources.database import Database
+from undrift.sources.database import Database, condition
 from undrift.sources.owners import OwnerColumn
 from undrift.sources.paths import PathTree
 
@@ -87,35 +87,27 @@ class DocumentSource:
     def owner_pages(self, page_owners: int, after: str | None = None) -> Iterator[Sequence[str]]:
         """Yield every owner in pages; rows without an owner belong to nobody and are passed."""
         table, owner = self._table()
-        behind: Any = None if after is None else next(iter(owner.values(after)), after)
-        while True:
-            statement = (
-                sa.select(owner.column.label("owner"))
-                .select_from(table)
-                .where(owner.column.is_not(None), *self._where())
-                .distinct()
-                .order_by(owner.column)
-                .limit(page_owners)
-            )
+
+        def page_behind(behind: object) -> sa.Select[Any]:
+            statement = sa.select(owner.listed.label("owner")).select_from(table)
+            statement = statement.where(owner.listed.is_not(None), *self._where())
             if behind is not None:
-                statement = statement.where(owner.column > behind)
-            with self._database.snapshot() as connection:
-                page = list(connection.scalars(statement))
-            if not page:
-                return
-            yield [str(value) for value in page]
-            behind = page[-1]
+                statement = statement.where(owner.listed > owner.bound(behind))
+            return statement.distinct().order_by(owner.listed).limit(page_owners)
+
+        return self._database.pages(owner, page_behind, after)
 
     def present(self, owners: Sequence[str]) -> frozenset[str]:
         """Which of *owners* have a row."""
         _, owner = self._table()
         statement = (
-            sa.select(owner.column.label("owner"))
+            sa.select(owner.listed.label("owner"))
             .where(owner.named(owners), *self._where())
             .distinct()
         )
         with self._database.snapshot() as connection:
-            return frozenset(str(value) for value in connection.scalars(statement))
+            found = frozenset(str(value) for value in connection.scalars(statement))
+        return found.intersection(owners)
 
     def read(self, owners: Sequence[str]) -> Iterator[DocumentContent]:
         """Yield the documents of *owners* from one snapshot."""
@@ -123,14 +115,17 @@ class DocumentSource:
         document = table.c[self._layout.document]
         raw = sa.cast(document, sa.Text) if self._database.is_postgres else _verbatim(document)
         statement = (
-            sa.select(owner.column.label("owner"), raw.label("document"))
+            sa.select(owner.listed.label("owner"), raw.label("document"))
             .where(owner.named(owners), *self._where())
-            .order_by(owner.column)
+            .order_by(*owner.order)
         )
+        asked = frozenset(owners)
         with self._database.snapshot() as connection:
             rows = self._database.stream(connection, statement)
             for owner_id, group in groupby(rows, key=_owner_of):
-                yield DocumentContent(owner_id, [row.document for row in group], self._paths)
+                if owner_id in asked:  # a column's type or collation may find more
+                    documents = [row.document for row in group]
+                    yield DocumentContent(owner_id, documents, self._paths)
 
     def given(self, owner_id: str, profile: Mapping[str, object]) -> DocumentContent:
         """*profile* as if it had been read from the source."""
@@ -153,7 +148,7 @@ class DocumentSource:
         return self._described
 
     def _where(self) -> list[sa.ColumnElement[bool]]:
-        return [sa.text(f"({self._layout.where})")] if self._layout.where else []  # type: ignore[list-item]
+        return condition(self._layout.where)
 
 
 def _owner_of(row: sa.Row[Any]) -> str:

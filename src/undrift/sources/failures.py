@@ -38,7 +38,7 @@ def _mapped(exc: sa.exc.DBAPIError, location: str) -> UndriftError:
         return _without_state(message, location)
     if state == "42501":
         return _refused_read(original, message, location)
-    if state in ("42P01", "42703", "42601", "42883", "22P02", "3F000"):
+    if state in ("42P01", "42703", "42601", "42804", "42883", "22P02", "3F000"):
         return ConfigError(
             "The source refused a query",
             why=f"{location}: {message}.",

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import INTERVAL
 
-from undrift.errors import ConfigError
 from undrift.fingerprint import content_digest
-from undrift.mapping import KIND_DEFAULTS, EntitySpec
+from undrift.mapping import EntitySpec, FieldsRead
 from undrift.mapping import Mapping as SourceMapping
 from undrift.ports import Element, SourceInfo
-from undrift.sources.database import Database
-from undrift.sources.owners import OwnerColumn
+from undrift.sources.database import Database, condition, no_such_column
+from undrift.sources.owners import OwnerColumn, Verbatim
 
 
 class RowContent:
@@ -44,19 +45,32 @@ class _EntityTable(NamedTuple):
     table: sa.Table
     owner: OwnerColumn
     columns: tuple[str, ...]
+    selected: tuple[sa.ColumnElement[Any], ...]
+    json_columns: frozenset[str]
 
     def select(self, owners: Sequence[str]) -> sa.Select[Any]:
         """The rows of *owners*, owner first."""
-        columns = [self.table.c[name] for name in self.columns]
         return (
-            sa.select(self.owner.column.label("_owner"), *columns)
-            .where(self.owner.named(owners), *self.where())
-            .order_by(self.owner.column)
+            sa.select(self.owner.listed.label("_owner"), *self.selected)
+            .where(self.owner.named(owners), *condition(self.spec.where))
+            .order_by(*self.owner.order)
         )
 
-    def where(self) -> list[sa.ColumnElement[bool]]:
-        """The spec's own condition."""
-        return [sa.text(f"({self.spec.where})")] if self.spec.where else []  # type: ignore[list-item]
+    def owners_behind(self, behind: object, limit: int) -> sa.Select[Any]:
+        """The first *limit* owners behind *behind*."""
+        owner = self.owner.listed
+        statement = sa.select(owner.label("owner")).select_from(self.table)
+        statement = statement.where(owner.is_not(None), *condition(self.spec.where))
+        if behind is not None:
+            statement = statement.where(owner > self.owner.bound(behind))
+        return statement.distinct().order_by(owner).limit(limit)
+
+    def fields(self, values: Sequence[object]) -> dict[str, object]:
+        """A row's fields."""
+        fields = dict(zip(self.columns, values, strict=True))
+        for name in self.json_columns:
+            fields[name] = _decoded(fields[name])
+        return fields
 
 
 class TableSource:
@@ -67,7 +81,7 @@ class TableSource:
     """
 
     def __init__(
-        self, database: Database, mapping: SourceMapping, fields: Sequence[frozenset[str]]
+        self, database: Database, mapping: SourceMapping, fields: Sequence[FieldsRead]
     ) -> None:
         self._database = database
         self._mapping = mapping
@@ -86,53 +100,48 @@ class TableSource:
     def owner_pages(self, page_owners: int, after: str | None = None) -> Iterator[Sequence[str]]:
         """Yield every owner that has a row in any of the tables, in pages."""
         tables = self._tables()
-        behind: Any = None if after is None else next(iter(tables[0].owner.values(after)), after)
-        while True:
-            pages = []
-            for entity in tables:
-                owner = entity.owner.column
-                page = (
-                    sa.select(owner.label("owner"))
-                    .select_from(entity.table)
-                    .where(owner.is_not(None), *entity.where())
-                )
-                page = page if behind is None else page.where(owner > behind)
-                pages.append(page.distinct().order_by(owner).limit(page_owners).subquery())
+
+        def page_behind(behind: object) -> sa.Select[Any]:
+            pages = [table.owners_behind(behind, page_owners).subquery() for table in tables]
             united = sa.union(*(sa.select(page.c.owner) for page in pages)).subquery()
-            statement = sa.select(united.c.owner).order_by(united.c.owner).limit(page_owners)
-            with self._database.snapshot() as connection:
-                found = list(connection.scalars(statement))
-            if not found:
-                return
-            yield [str(value) for value in found]
-            behind = found[-1]
+            owner = united.c.owner
+            if self._database.is_postgres:
+                return sa.select(owner).order_by(owner).limit(page_owners)
+            binary = sa.collate(owner, "BINARY")
+            return sa.select(owner).order_by(binary).limit(page_owners)
+
+        owners = [table.owner for table in tables]
+        widest = next((o for o in owners if o.may_print_alike), owners[0])
+        return self._database.pages(widest, page_behind, after)
 
     def present(self, owners: Sequence[str]) -> frozenset[str]:
         """Which of *owners* have a row in any of the tables."""
         found: set[str] = set()
         with self._database.snapshot() as connection:
             for entity in self._tables():
-                column = entity.owner.column
                 statement = (
-                    sa.select(column.label("owner"))
+                    sa.select(entity.owner.listed.label("owner"))
                     .select_from(entity.table)
-                    .where(entity.owner.named(owners), *entity.where())
+                    .where(entity.owner.named(owners), *condition(entity.spec.where))
                     .distinct()
                 )
                 found.update(str(value) for value in connection.scalars(statement))
-        return frozenset(found)
+        return frozenset(found.intersection(owners))
 
     def read(self, owners: Sequence[str]) -> Iterator[RowContent]:
         """Yield the rows of *owners*, all tables in one snapshot."""
         tables = self._tables()
+        asked = frozenset(owners)
         rows: dict[str, list[list[Mapping[str, object]]]] = {}
         with self._database.snapshot() as connection:
             for index, entity in enumerate(tables):
                 for row in self._database.stream(connection, entity.select(owners)):
                     owner = str(row[0])
+                    if owner not in asked:
+                        continue  # a column's type or collation may find more
                     if owner not in rows:
                         rows[owner] = [[] for _ in tables]
-                    rows[owner][index].append(dict(zip(entity.columns, row[1:], strict=True)))
+                    rows[owner][index].append(entity.fields(row[1:]))
         for owner, owner_rows in rows.items():
             yield RowContent(owner, owner_rows)
 
@@ -146,33 +155,44 @@ class TableSource:
             self._described = [self._entity_table(spec, fields) for spec, fields in specs]
         return self._described
 
-    def _entity_table(self, spec: EntitySpec, fields: frozenset[str]) -> _EntityTable:
+    def _entity_table(self, spec: EntitySpec, fields: FieldsRead) -> _EntityTable:
         setting = f"the [[entity]] of kind = {spec.kind!r}"
         table = self._database.table(spec.table or "", spec.owner, [], setting=setting)
-        columns: list[str] = []
-        for name in sorted(fields):
+        known = list(table.c.keys())
+        columns: dict[str, None] = {}
+        for name in sorted(fields.all):
             present = [n for n in (name, *spec.aliases.get(name, ())) if n in table.c]
-            if not present and _must_exist(spec, name):
-                raise ConfigError(
-                    f"No column {name!r} in table {spec.table!r}",
-                    why=f"{setting} reads it; the columns are {', '.join(sorted(table.c.keys()))}.",
-                    fix=f"correct text, metadata, id or key of {setting} in undrift.toml",
-                )
-            columns.extend(present)
+            if not present and name in fields.required:
+                raise no_such_column(spec.table or "", name, known, setting)
+            columns.update(dict.fromkeys(present))
+        json_columns = [n for n in columns if isinstance(table.c[n].type, sa.JSON)]
         return _EntityTable(
             spec,
             table,
             self._database.owner_column(table.c[spec.owner]),
-            tuple(dict.fromkeys(columns)),
+            tuple(columns),
+            tuple(self._selected(table.c[name]) for name in columns),
+            frozenset() if self._database.is_postgres else frozenset(json_columns),
         )
 
+    def _selected(self, column: sa.Column[Any]) -> sa.ColumnElement[Any]:
+        if not self._database.is_postgres:
+            # SQLite's declared types promise nothing, and converting by them may fail.
+            return sa.type_coerce(column, Verbatim()).label(column.name)
+        if isinstance(column.type, _TIMES):
+            # As text: 'infinity' and years beyond 9999 have no place in Python's types.
+            return sa.cast(column, sa.Text).label(column.name)
+        return column
 
-def _must_exist(spec: EntitySpec, name: str) -> bool:
-    """Whether a person asked for the field; a kind's default text copes without."""
-    default = KIND_DEFAULTS.get(spec.kind)
-    if default is None:
-        return True
-    optional = {"id"} if spec.key else set()
-    if spec.text == default.text and spec.metadata == default.metadata:
-        return name not in optional and name == spec.id
-    return name not in optional
+
+_TIMES = (sa.Date, sa.DateTime, sa.Time, sa.Interval, INTERVAL)
+
+
+def _decoded(value: object) -> object:
+    """The JSON value that a SQLite column holds; what is none stays as it is."""
+    if not isinstance(value, str | bytes):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value

@@ -1,0 +1,128 @@
+"""PostgreSQL's errors, mapped once to what a caller can do about them.
+
+A message names what the server says in its first line, never its details: those may quote a row.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import psycopg
+from psycopg import sql
+
+from undrift.errors import ConfigError, StoreUnavailable, UndriftError
+from undrift.stores._meaning import NOT_CREATED, REFUSED_BATCH, Meaning
+from undrift.stores._pg_address import Address
+
+Doing = Literal["read", "write", "create"]
+
+_LOGIN = Meaning(
+    ConfigError,
+    "The vector store refused the login",
+    "correct the user, password, database name or TLS settings in VECTOR_URL",
+)
+_LAYOUT = Meaning(
+    ConfigError,
+    "The vector store's table is not one of undrift's",
+    "set ?table= in VECTOR_URL to another table, which `undrift sync` creates",
+)
+_READ_ONLY = Meaning(
+    ConfigError,
+    "The vector store is read-only",
+    "point VECTOR_URL at the primary, with a role whose transactions may write",
+)
+_UNAVAILABLE = Meaning(
+    StoreUnavailable,
+    "The vector store did not answer",
+    "check that the server runs and can be reached from here, then run again",
+)
+_BUSY = Meaning(
+    StoreUnavailable,
+    "The vector store was too busy",
+    "run again; what was acknowledged is kept",
+)
+_NO_EXTENSION = Meaning(
+    ConfigError,
+    "pgvector cannot be installed in the database",
+    "install the server's pgvector package if it lacks it, and let an administrator of the "
+    "database run: CREATE EXTENSION vector",
+)
+
+# By SQLSTATE, the longest prefix that fits; where none fits, undrift could not look.
+_MEANINGS = {
+    "0A": _LAYOUT,
+    "22": REFUSED_BATCH,
+    "23": REFUSED_BATCH,
+    "25006": _READ_ONLY,
+    "28": _LOGIN,
+    "3D": _LOGIN,
+    "3F": NOT_CREATED,
+    "40": _BUSY,
+    "42": _LAYOUT,
+    "42P01": NOT_CREATED,
+    "53100": REFUSED_BATCH,
+    "54": REFUSED_BATCH,
+    "P0": REFUSED_BATCH,
+}
+
+# A refused login carries no SQLSTATE here, only the server's words (or a pooler's). In another
+# language they are not recognised, and the error is the safe one: could not look.
+_REFUSED_LOGIN = re.compile(
+    r"authentication failed|no password supplied|no pg_hba\.conf entry|is not permitted to log in"
+    r"|(database|role) \S+ does not exist|no such (database|user)|permission denied for database"
+    r"|does not support SSL|certificate verify failed|root certificate file",
+    re.IGNORECASE,
+)
+
+
+@contextmanager
+def mapped_errors(address: Address, doing: Doing) -> Iterator[None]:
+    """Turn what psycopg raises inside the block into undrift's own errors."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise _mapped(error, address, doing) from error
+
+
+def _mapped(error: psycopg.Error, address: Address, doing: Doing) -> UndriftError:
+    state = error.sqlstate or ""
+    message = error.diag.message_primary or " ".join(str(error).split())
+    if state == "42501" and '"vector"' not in message:
+        return _missing_right(address, message, doing)
+    return _meaning_of(state, message, doing).error(address.location, message)
+
+
+def _meaning_of(state: str, message: str, doing: Doing) -> Meaning:
+    if not state:
+        return _LOGIN if _REFUSED_LOGIN.search(message) else _UNAVAILABLE
+    if doing == "create" and ('"vector"' in message or state == "58P01"):
+        return _NO_EXTENSION
+    prefixes = (state[:length] for length in range(len(state), 1, -1))
+    meaning = next((_MEANINGS[prefix] for prefix in prefixes if prefix in _MEANINGS), _UNAVAILABLE)
+    if meaning is REFUSED_BATCH and doing != "write":
+        return _UNAVAILABLE if doing == "read" else _LAYOUT
+    return meaning
+
+
+def _missing_right(address: Address, message: str, doing: Doing) -> ConfigError:
+    role = sql.Identifier(address.role)
+    schema = sql.Identifier(address.table.schema)
+    if doing == "create" and "database" in message:
+        grants = sql.SQL("GRANT CREATE ON DATABASE {} TO {}").format(
+            sql.Identifier(address.database), role
+        )
+    elif doing == "create":
+        grants = sql.SQL("GRANT USAGE, CREATE ON SCHEMA {} TO {}").format(schema, role)
+    else:
+        rights = "SELECT" if doing == "read" else "SELECT, INSERT, UPDATE, DELETE"
+        grants = sql.SQL("GRANT USAGE ON SCHEMA {} TO {}; GRANT {} ON {} TO {}").format(
+            schema, role, sql.SQL(rights), address.table.identifier, role
+        )
+    return ConfigError(
+        f"The vector store's role may not {doing}",
+        why=f"{address.location}: {message}.",
+        fix=f"let the owner run: {grants.as_string(None)}",
+    )

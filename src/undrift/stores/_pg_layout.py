@@ -1,0 +1,149 @@
+"""The table of the pgvector store: how it is created, and whether the one found is it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from psycopg import Connection, sql
+from psycopg.rows import TupleRow
+
+from undrift.errors import ConfigError
+from undrift.stores._pg_address import Address, Table
+
+CREATE_EXTENSION = sql.SQL("CREATE EXTENSION IF NOT EXISTS vector")
+
+_CREATE_SCHEMA = sql.SQL("CREATE SCHEMA IF NOT EXISTS {schema}")
+
+# Owners sort by code point, as they do everywhere in undrift; a tombstone has no embedding.
+_CREATE_TABLE = sql.SQL("""\
+CREATE TABLE IF NOT EXISTS {table} (
+    vector_id uuid PRIMARY KEY,
+    namespace text,
+    owner_id text COLLATE "C" NOT NULL,
+    kind text,
+    entity_id text,
+    fingerprint text,
+    text_hash text,
+    model text,
+    version bigint,
+    deleted smallint DEFAULT 0,
+    deleted_at timestamptz,
+    text text,
+    metadata jsonb,
+    embedding {vector}({dimension})
+)""")
+
+# Enumeration reads stamps from the index alone.
+_CREATE_INDEX = sql.SQL("""\
+CREATE INDEX IF NOT EXISTS {index} ON {table} (owner_id, namespace)
+INCLUDE (kind, entity_id, fingerprint, text_hash, model, version, vector_id)""")
+
+_COLUMN_TYPES = {
+    "vector_id": "uuid",
+    "namespace": "text",
+    "owner_id": "text",
+    "kind": "text",
+    "entity_id": "text",
+    "fingerprint": "text",
+    "text_hash": "text",
+    "model": "text",
+    "version": "int8",
+    "deleted": "int2",
+    "deleted_at": "timestamptz",
+    "text": "text",
+    "metadata": "jsonb",
+    "embedding": "vector",
+}
+
+# The catalogue, unlike to_regclass(), shows to every role what there is.
+_FIND_TABLE = """
+SELECT c.oid, c.relkind IN ('r', 'p'), row_security_active(c.oid)
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = %s AND c.relname = %s"""
+_FIND_COLUMNS = """
+SELECT a.attname, t.typname, a.atttypmod
+FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped"""
+_HAS_SCHEMA = "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = %s)"
+_HAS_EXTENSION = "SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'vector')"
+
+
+class Layout(NamedTuple):
+    """What is known of the table: whether it is there, and its vectors' dimension if it has one."""
+
+    exists: bool
+    dimension: int | None = None
+
+
+def ddl(
+    table: Table, dimension: int, *, vector_schema: str | None = None
+) -> tuple[sql.Composed, ...]:
+    """The statements that create *table*, its schema and its index.
+
+    Args:
+        vector_schema: where pgvector is installed, if that is known; None leaves it to the role's
+            search path.
+    """
+    vector = sql.Identifier(vector_schema, "vector") if vector_schema else sql.SQL("vector")
+    return (
+        _CREATE_SCHEMA.format(schema=sql.Identifier(table.schema)),
+        _CREATE_TABLE.format(
+            table=table.identifier, vector=vector, dimension=sql.Literal(dimension)
+        ),
+        _CREATE_INDEX.format(index=sql.Identifier(table.index_name), table=table.identifier),
+    )
+
+
+def has_extension(connection: Connection[TupleRow]) -> bool:
+    """Whether pgvector is installed in the database."""
+    return _is_true(connection, _HAS_EXTENSION, [])
+
+
+def has_schema(connection: Connection[TupleRow], table: Table) -> bool:
+    """Whether the table's schema exists."""
+    return _is_true(connection, _HAS_SCHEMA, [table.schema])
+
+
+def found_layout(connection: Connection[TupleRow], address: Address) -> Layout:
+    """What the database has under the table's name.
+
+    Raises:
+        ConfigError: something else than a table of undrift's, or one that hides rows.
+    """
+    table = address.table
+    found = connection.execute(_FIND_TABLE, [table.schema, table.name]).fetchone()
+    if found is None:
+        return Layout(exists=False)
+    oid, is_table, hides_rows = found
+    if not is_table:
+        raise _foreign(address, "it is not a table")
+    if hides_rows:
+        raise ConfigError(
+            "The vector store hides rows from this role",
+            why=f"row-level security is active on {table} in {address.location}; what it hides "
+            "would look missing.",
+            fix=f"let the role bypass it (ALTER ROLE … BYPASSRLS), or disable it: "
+            f"ALTER TABLE {table} DISABLE ROW LEVEL SECURITY",
+        )
+    columns = {name: (kind, size) for name, kind, size in connection.execute(_FIND_COLUMNS, [oid])}
+    for name, kind in _COLUMN_TYPES.items():
+        if name not in columns:
+            raise _foreign(address, f"it lacks the column {name}")
+        if columns[name][0] != kind:
+            raise _foreign(address, f"its column {name} is {columns[name][0]}, not {kind}")
+    dimension = columns["embedding"][1]
+    return Layout(exists=True, dimension=dimension if dimension > 0 else None)
+
+
+def _foreign(address: Address, why: str) -> ConfigError:
+    return ConfigError(
+        "The vector store's table is not one of undrift's",
+        why=f"{address.table} in {address.location}: {why}.",
+        fix="set ?table= in VECTOR_URL to another name, under which `undrift sync` creates a table",
+    )
+
+
+def _is_true(connection: Connection[TupleRow], query: str, parameters: Sequence[str]) -> bool:
+    row = connection.execute(query.encode(), parameters).fetchone()
+    return row is not None and bool(row[0])

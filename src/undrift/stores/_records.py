@@ -1,0 +1,121 @@
+"""What every SQL store does with a batch before its driver sees it.
+
+The rules are checked here, once, because drivers disagree: SQLite stores a NUL that PostgreSQL
+refuses, and takes a vector of NaN that pgvector refuses.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+
+import numpy as np
+
+from undrift.errors import WriteFailed
+from undrift.fingerprint import is_storable_id
+from undrift.model import Stamp
+from undrift.ports import Deletion, Record
+
+STAMP_COLUMNS = Stamp._fields
+"""A stamp's fields are its columns, in this order."""
+
+# What a field reads as that somebody else's record leaves empty.
+_EMPTY_STAMP = Stamp("", "", "", "", "", "", "", "", 0)
+
+# `Stamp._make` without its Python frame, which is a third of what reading a stamp costs.
+_stamp: Callable[[Iterable[object]], Stamp] = partial(tuple.__new__, Stamp)
+
+
+def batch_of(writes: Iterable[Record], namespace: str, *, keep_text: bool) -> list[Record]:
+    """The records to send: one for each vector_id, the one with the highest version.
+
+    Args:
+        keep_text: False leaves out texts and metadata.
+
+    Order:
+        Ascending by vector_id, so that two publishers lock the rows they share in one order.
+
+    Raises:
+        WriteFailed: no store can hold one of them; nothing may be written then.
+    """
+    batch: dict[str, Record] = {}
+    dimension: int | None = None
+    for record in writes:
+        _refuse_unstorable(record, namespace)
+        if record.embedding is not None:
+            dimension = _checked_dimension(record, record.embedding, dimension)
+        vector_id = record.stamp.vector_id
+        rival = batch.get(vector_id)
+        if rival is None or rival.stamp.version < record.stamp.version:
+            batch[vector_id] = record
+    ordered = [batch[vector_id] for vector_id in sorted(batch)]
+    if keep_text:
+        return ordered
+    return [record._replace(text="", metadata_json="{}") for record in ordered]
+
+
+def deletions_of(deletes: Iterable[Deletion]) -> list[Deletion]:
+    """The deletes that can match anything, ascending by vector_id."""
+    return sorted(
+        (deletion for deletion in deletes if is_storable_id(deletion.owner_id)),
+        key=lambda deletion: deletion.vector_id,
+    )
+
+
+def storable(ids: Iterable[str]) -> list[str]:
+    """Those of *ids* that a store can hold; the others have no records, which is no error."""
+    return [id_ for id_ in ids if is_storable_id(id_)]
+
+
+def stamp_of(row: Sequence[object]) -> Stamp:
+    """The stamp of a row of `STAMP_COLUMNS`."""
+    if None in row:
+        row = [
+            empty if value is None else value
+            for value, empty in zip(row, _EMPTY_STAMP, strict=True)
+        ]
+    return _stamp(row)
+
+
+def _refuse_unstorable(record: Record, namespace: str) -> None:
+    stamp = record.stamp
+    if stamp.namespace != namespace:
+        raise WriteFailed(
+            "The store refused a batch",
+            why=f"{_name(record)} is of namespace {stamp.namespace!a}, the store's is "
+            f"{namespace!a}; nothing was written.",
+            fix="open a store with that namespace",
+        )
+    if not is_storable_id("".join((*stamp[:-1], record.text, record.metadata_json))):
+        raise WriteFailed(
+            "The store refused a batch",
+            why=f"{_name(record)} holds a NUL or a lone surrogate, which no database stores as "
+            "text; nothing was written.",
+            fix="correct that id in the source",
+        )
+
+
+def _checked_dimension(record: Record, embedding: np.ndarray, dimension: int | None) -> int:
+    length = len(embedding)
+    if embedding.ndim != 1 or length != (dimension or length):
+        raise WriteFailed(
+            "The store refused a batch",
+            why=f"the vector of {_name(record)} has the shape {embedding.shape}, others of the "
+            f"batch have {dimension} components; nothing was written.",
+            fix="embed all records of a batch with one model",
+        )
+    # Overflow and underflow of this sum make a cosine meaningless just as NaN and zero do.
+    if not 0.0 < float(np.dot(embedding, embedding)) < math.inf:
+        raise WriteFailed(
+            "The store refused a batch",
+            why=f"the vector of {_name(record)} is not finite or has no length, so that no search "
+            "would find it; nothing was written.",
+            fix="check the embedder: its vectors must be finite and not zero",
+        )
+    return length
+
+
+def _name(record: Record) -> str:
+    # In ASCII: the id may be just what cannot be printed.
+    return f"{record.stamp.key!a} of user {record.stamp.owner_id!a}"
