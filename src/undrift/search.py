@@ -50,7 +50,11 @@ def search_owner(
     # many more as there are unconfirmed records makes the result exact.
     spare = _SPARE_HITS + len(sides.diff(look).deletes)
     matches = sides.store.search(
-        owner_id, vector, model=sides.model, kinds=kinds, limit=limit + spare
+        owner_id,
+        vector,
+        model=sides.model,
+        kinds=kinds or sides.renderer.mapping.kinds,  # others are not managed
+        limit=limit + spare,
     )
     return _joined(look, query, matches, limit)
 

@@ -145,6 +145,8 @@ class Database:
                 page = list(connection.scalars(page_behind(behind)))
             if not page:
                 return
+            if any(isinstance(value, bytes) for value in page):
+                raise _bytes_for_owners(self.location)
             printed = [str(value) for value in page]
             if owner.may_print_alike:
                 printed = [name for name in dict.fromkeys(printed) if name not in seen]
@@ -180,6 +182,15 @@ class Database:
             f"(there are: {listed}{hint}).",
             fix=f"set {setting} in undrift.toml, or point DATABASE_URL at the right database",
         )
+
+
+def _bytes_for_owners(location: str) -> ConfigError:
+    return ConfigError(
+        "An owner is a sequence of bytes",
+        why=f"the owner column of {location} holds a BLOB, which has no spelling.",
+        fix="use a column of text or numbers, such as a view with hex(user_id), or leave those "
+        "rows out by a where condition",
+    )
 
 
 def no_such_column(table: str, column: str, known: list[str], setting: str) -> ConfigError:

@@ -7,6 +7,7 @@ fails, or the value does not print back the same, there is no such owner: '007' 
 from __future__ import annotations
 
 import json
+import math
 import uuid
 from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
@@ -153,7 +154,12 @@ def _converted(owner: str, python_type: type) -> object:
         return None
     if isinstance(value, int) and not -_MAX_BIGINT <= value < _MAX_BIGINT:
         return None
-    if isinstance(value, Decimal) and value.is_finite() and _digits(value) > _MAX_NUMERIC_DIGITS:
+    # Databases differ in what they make of NaN, and nobody is called so.
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Decimal) and not (
+        value.is_finite() and _digits(value) <= _MAX_NUMERIC_DIGITS
+    ):
         return None
     return value
 

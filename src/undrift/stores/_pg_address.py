@@ -44,6 +44,11 @@ class Table:
         """The name of the index on owners."""
         return f"{self.name}_by_owner"
 
+    @property
+    def lost_index_name(self) -> str:
+        """The name of the index on records that have lost their vectors."""
+        return f"{self.name}_lost"
+
     def __str__(self) -> str:
         return f"{self.schema}.{self.name}"
 

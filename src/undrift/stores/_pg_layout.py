@@ -39,6 +39,11 @@ _CREATE_INDEX = sql.SQL("""\
 CREATE INDEX IF NOT EXISTS {index} ON {table} (owner_id, namespace)
 INCLUDE (kind, entity_id, fingerprint, text_hash, model, version, vector_id)""")
 
+# Which records have lost their vectors: hardly any, so it stays small.
+_CREATE_LOST_INDEX = sql.SQL("""\
+CREATE INDEX IF NOT EXISTS {index} ON {table} (owner_id) INCLUDE (vector_id)
+WHERE embedding IS NULL""")
+
 _COLUMN_TYPES = {
     "vector_id": "uuid",
     "namespace": "text",
@@ -79,7 +84,7 @@ class Layout(NamedTuple):
 def ddl(
     table: Table, dimension: int, *, vector_schema: str | None = None
 ) -> tuple[sql.Composed, ...]:
-    """The statements that create *table*, its schema and its index.
+    """The statements that create *table*, its schema and its indexes.
 
     Args:
         vector_schema: where pgvector is installed, if that is known; None leaves it to the role's
@@ -92,6 +97,9 @@ def ddl(
             table=table.identifier, vector=vector, dimension=sql.Literal(dimension)
         ),
         _CREATE_INDEX.format(index=sql.Identifier(table.index_name), table=table.identifier),
+        _CREATE_LOST_INDEX.format(
+            index=sql.Identifier(table.lost_index_name), table=table.identifier
+        ),
     )
 
 

@@ -14,9 +14,16 @@ from psycopg import sql
 
 from undrift.stores._pg_address import Table
 
+# A record that has lost its vector is found by no search, so its stamp names no model. A small
+# index knows the lost ones; looking for the vector itself would read the table, not the index.
 _STAMPS_OF_OWNERS = """
-SELECT vector_id::text, namespace, owner_id, kind, entity_id, fingerprint, text_hash, model, version
-FROM {table}
+SELECT stored.vector_id::text, namespace, owner_id, kind, entity_id, fingerprint, text_hash,
+       CASE WHEN lost.vector_id IS NULL THEN model ELSE '' END, version
+FROM {table} AS stored
+LEFT JOIN (
+    SELECT vector_id FROM {table}
+    WHERE embedding IS NULL AND owner_id = ANY(%(owners)s::text[])
+) AS lost USING (vector_id)
 WHERE owner_id = ANY(%(owners)s::text[]) AND namespace = %(namespace)s"""
 _STAMPS_BY_VECTOR_ID = """
 SELECT vector_id::text, namespace, owner_id, kind, entity_id, fingerprint, text_hash, model, version

@@ -39,7 +39,7 @@ _MEANINGS = {
     sqlite3.SQLITE_BUSY: Meaning(
         StoreUnavailable,
         "The vector store is locked",
-        "end the program that holds a write transaction on the file, or run again later",
+        "end the program that keeps the file locked, or run again later",
     ),
     sqlite3.SQLITE_CORRUPT: Meaning(
         StoreUnavailable,

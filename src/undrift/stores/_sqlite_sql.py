@@ -55,9 +55,13 @@ GROUP BY bytes ORDER BY count(*) DESC LIMIT 1"""
 
 # --- reading
 
+# A record that has lost its vector is found by no search, so its stamp names no model.
 STAMPS_OF_OWNERS = """
-SELECT vector_id, namespace, owner_id, kind, entity_id, fingerprint, text_hash, model, version
-FROM vectors
+SELECT vector_id, namespace, owner_id, kind, entity_id, fingerprint, text_hash,
+       CASE WHEN EXISTS (SELECT 1 FROM embeddings e WHERE e.vector_id = v.vector_id)
+            THEN model ELSE '' END,
+       version
+FROM vectors v
 WHERE owner_id IN (SELECT value FROM json_each(:owners)) AND namespace = :namespace"""
 STAMPS_BY_VECTOR_ID = """
 SELECT vector_id, namespace, owner_id, kind, entity_id, fingerprint, text_hash, model, version

@@ -119,7 +119,7 @@ class PgvectorStore:
         )
 
     def ddl(self, dimension: int) -> Sequence[str]:
-        """The statements that `create` runs, those whose object is there left out."""
+        """The statements that `create` runs, except those whose object is there already."""
         statements = (layout.CREATE_EXTENSION, *layout.ddl(self._address.table, dimension))
         return [statement.as_string(None) for statement in statements]
 
