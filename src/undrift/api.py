@@ -15,6 +15,7 @@ from undrift.config import (
     load_settings,
     missing_source_url,
     missing_store_url,
+    sqlite_url,
 )
 from undrift.embedders import DEFAULT_EMBEDDER, open_embedder
 from undrift.errors import ConfigError, DimensionMismatch, UnsupportedError
@@ -89,7 +90,7 @@ class Undrift:
         embedded: str | None = None
         if isinstance(source, str):
             if source.startswith("sqlite"):
-                embedded = f"sqlite:///{Path.cwd() / EMBEDDED_STORE}"
+                embedded = sqlite_url(Path.cwd() / EMBEDDED_STORE)
             source = open_source(source, self._mapping, self._renderer.fields)
         self._source = source
         if store is None:

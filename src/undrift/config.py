@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -125,7 +126,7 @@ def load_settings(
     store_url = _resolve(parsed.store.url, "store.url", environment)
     if store_url is None and source_url is not None and source_url.startswith("sqlite"):
         beside = file.parent.absolute() if file is not None else Path.cwd()
-        store_url = f"sqlite:///{beside / EMBEDDED_STORE}"
+        store_url = sqlite_url(beside / EMBEDDED_STORE)
     return Settings(
         source_url=source_url,
         store_url=store_url,
@@ -136,6 +137,11 @@ def load_settings(
         environment="test" if environment.get("UNDRIFT_ENV") == "test" else None,
         file=file,
     )
+
+
+def sqlite_url(path: Path) -> str:
+    """The URL of the SQLite file at *path*, whatever characters it holds."""
+    return f"sqlite:///{quote(str(path))}"
 
 
 def missing_source_url() -> ConfigError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
+from urllib.parse import unquote
 
 from undrift.errors import ConfigError
 from undrift.ports import VectorStore
@@ -16,7 +17,7 @@ def open_store(url: str, *, namespace: str = "default", keep_text: bool = True) 
 
     Args:
         url: ``sqlite:///file.db`` (``sqlite:////`` for an absolute path, ``?mode=ro`` to only
-            read), or ``postgresql://…[?table=schema.table&…]``.
+            read, ``%3F`` for a question mark), or ``postgresql://…[?table=schema.table&…]``.
         namespace: whose records are managed.
         keep_text: False stores neither texts nor metadata.
 
@@ -46,7 +47,7 @@ def _open_sqlite(rest: str, namespace: str, keep_text: bool) -> VectorStore:
             fix="correct VECTOR_URL",
         )
     return SqliteStore(
-        path[1:], namespace=namespace, keep_text=keep_text, read_only=query == "mode=ro"
+        unquote(path[1:]), namespace=namespace, keep_text=keep_text, read_only=query == "mode=ro"
     )
 
 
