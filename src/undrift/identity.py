@@ -131,7 +131,9 @@ class _Identifier:
                     continue
             if isinstance(value, dict):
                 value = value.get("name")
-            if value is not None:
+            if value is None:
+                view.pop(name, None)  # an object without a name is no title
+            else:
                 view[name] = value
         if element.parent is not None:
             view["parent"] = view_of(element.parent)

@@ -67,11 +67,11 @@ class Renderer:
             self._identities.assign(owner_id, elements)
             texts = self._render_texts(owner_id, elements)
             return self._entities(owner_id, elements, texts)
-        except RecursionError as exc:
+        except (RecursionError, ValueError) as exc:
             raise InvalidDocument(
                 owner_id,
-                why="a value in it is nested too deeply.",
-                fix="flatten it, or leave the field out of metadata, id and key",
+                why="a value in it is nested too deeply, or a number of thousands of digits.",
+                fix="correct it, or leave the field out of metadata, id and key",
             ) from exc
 
     def _render_texts(self, owner_id: str, elements: Sequence[Sequence[Element]]) -> list[str]:

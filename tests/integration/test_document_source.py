@@ -203,11 +203,45 @@ def test_view_serves_as_a_table(database: SourceDatabase) -> None:
         assert read(source, "ann", "bob") == [("ann", ["A"])]
 
 
+def test_column_of_a_type_nobody_knows_disturbs_nobody(postgres: SourceDatabase) -> None:
+    """A vector, a tree or a log position beside the document; such an owner is its text."""
+    postgres.execute(
+        "CREATE TABLE profiles (user_id pg_lsn, filtered_data text, embedding vector(3))",
+        f"INSERT INTO profiles VALUES ('0/1', '{profile('A')}', '[1,2,3]'), ('0/2', '{{}}', NULL)",
+    )
+    with documents(postgres.url) as source:
+        assert owners_of(source) == ["0/1", "0/2"]
+        assert read(source, "0/1", "0/3", "x") == [("0/1", ["A"])]
+
+
 def test_materialized_view_serves_as_a_table(postgres: SourceDatabase) -> None:
     """PostgreSQL lists those by themselves."""
     postgres.profiles([("ann", profile("A"))])
     postgres.execute("CREATE MATERIALIZED VIEW shown AS SELECT * FROM profiles")
     with documents(postgres.url, table="shown") as source:
+        assert read(source, "ann") == [("ann", ["A"])]
+
+
+def test_partitions_are_read_through_their_parent(postgres: SourceDatabase) -> None:
+    """A partitioned table is a table."""
+    postgres.execute(
+        "CREATE TABLE profiles (user_id int, filtered_data jsonb) PARTITION BY HASH (user_id)",
+        "CREATE TABLE part_0 PARTITION OF profiles FOR VALUES WITH (MODULUS 2, REMAINDER 0)",
+        "CREATE TABLE part_1 PARTITION OF profiles FOR VALUES WITH (MODULUS 2, REMAINDER 1)",
+        "INSERT INTO profiles SELECT n, '{}' FROM generate_series(1, 20) AS n",
+    )
+    with documents(postgres.url) as source:
+        assert owners_of(source, 3) == [str(n) for n in range(1, 21)]
+        assert len(read(source, *owners_of(source))) == 20
+
+
+def test_table_may_be_anywhere_on_the_search_path(postgres: SourceDatabase) -> None:
+    """As the application finds it."""
+    postgres.execute("CREATE SCHEMA app")
+    postgres.execute("CREATE TABLE app.profiles (user_id text, filtered_data text)")
+    postgres.insert("INSERT INTO app.profiles VALUES (?, ?)", [("ann", profile("A"))])
+    url = f"{postgres.url}?options=-csearch_path%3Dpublic,app"
+    with documents(url) as source:
         assert read(source, "ann") == [("ann", ["A"])]
 
 

@@ -69,16 +69,6 @@ def test_server_that_does_not_answer_is_unavailable() -> None:
     assert SECRET not in shown(caught.value)
 
 
-def test_server_without_a_name_is_unavailable() -> None:
-    """`.invalid` never resolves (RFC 2606)."""
-    with (
-        documents(f"postgresql://app:{SECRET}@db.invalid/app") as source,
-        pytest.raises(SourceUnavailable) as caught,
-    ):
-        source.describe()
-    assert SECRET not in shown(caught.value)
-
-
 @pytest.mark.parametrize(
     "url",
     [

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from support.postgres import PostgresServer, StopMode, with_login
 from support.sources import (
@@ -21,6 +22,7 @@ from support.sources import (
 )
 from undrift.errors import ConfigError, IncompleteRead, SourceUnavailable
 from undrift.sources.database import Database
+from undrift.sources.failures import mapped_failures
 
 SECRET = "hunter2-hunter2"
 READER = "undrift_reader"
@@ -177,6 +179,13 @@ def test_outage_does_not_show_the_password(
     with documents(postgres.url) as source, pytest.raises(SourceUnavailable) as caught:
         source.describe()
     assert postgres_server.password not in shown(caught.value)
+
+
+def test_pool_without_a_free_connection_is_unavailable() -> None:
+    """Too many threads at once are no fault of the configuration."""
+    refused = pytest.raises(SourceUnavailable, match="no connection became free")
+    with refused, mapped_failures("postgresql://db/app"):
+        raise sa.exc.TimeoutError("QueuePool limit reached")
 
 
 # --- tables and columns -----------------------------------------------------------------------

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -208,6 +210,34 @@ def test_source_may_be_used_from_several_threads(database: SourceDatabase) -> No
         pages = [threads.submit(owners_of, source, 7) for _ in range(8)]
         assert all(done.result() == expected for done in reads)
         assert all(done.result() == OWNERS[:100] for done in pages)
+
+
+@pytest.fixture
+def hasty_threads() -> Iterator[None]:
+    """Let Python change threads as often as it can."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+@pytest.mark.usefixtures("hasty_threads")
+def test_threads_that_begin_at_once_share_one_pool(postgres_url: str) -> None:
+    """`close` gives back every connection, whoever opened it."""
+
+    def look(source: Database, start: threading.Barrier) -> None:
+        start.wait()
+        with source.snapshot() as connection:
+            connection.execute(sa.text("SELECT 1"))
+
+    with nothing_left_open():
+        for _ in range(20):
+            source, start = Database(postgres_url), threading.Barrier(8)
+            with ThreadPoolExecutor(8) as threads:
+                looks = [threads.submit(look, source, start) for _ in range(8)]
+            for done in looks:
+                done.result()
+            source.close()
 
 
 def test_source_can_be_closed_twice_and_used_again(database: SourceDatabase) -> None:

@@ -247,6 +247,24 @@ def test_date_that_python_does_not_have_ends_no_page(postgres: SourceDatabase, v
         assert [owner for owner, _ in read(source, "ann", "bob")] == ["ann", "bob"]
 
 
+def test_times_print_alike_whatever_the_database_prefers(postgres: SourceDatabase) -> None:
+    """Else the same row would be another text on another machine, or for another role."""
+    postgres.execute(
+        "CREATE TABLE notes AS SELECT 'ann' AS uid, 1 AS id, date '2020-03-04' AS d,"
+        " timestamptz '2020-03-01 12:00+00' AS t, interval '1 day 2 hours' AS i"
+    )
+    spec = table_note(text="{{ t }} {{ d }} {{ i }}")
+    texts = texts_of(wanted_of(postgres.url, "ann", spec), "note")
+    name = postgres.url.rpartition("/")[2]
+    postgres.execute(
+        f"ALTER DATABASE {name} SET timezone = 'Asia/Tokyo'",
+        f"ALTER DATABASE {name} SET datestyle = 'German, DMY'",
+        f"ALTER DATABASE {name} SET intervalstyle = 'iso_8601'",
+    )
+    assert texts_of(wanted_of(postgres.url, "ann", spec), "note") == texts
+    assert texts == ["2020-03-01 12:00:00+00 2020-03-04 1 day 02:00:00"]
+
+
 @pytest.mark.parametrize(
     ("column", "value"),
     [

@@ -121,6 +121,12 @@ def test_experience_is_read_by_all_its_names(experience: dict[str, object], text
     assert the_entity(rendered({"experiences": [experience]})).text == text
 
 
+def test_object_without_a_name_is_no_title() -> None:
+    """Its Python form would be nobody's text."""
+    experience = {"title": {"level": 3}, "company": "Acme", "description": "Payments"}
+    assert the_entity(rendered({"experiences": [experience]})).text == "at Acme. Payments"
+
+
 @pytest.mark.parametrize(
     ("school", "text"),
     [

@@ -59,6 +59,12 @@ def test_parent_that_is_no_entity_is_seen_too() -> None:
     assert the_entity(wanted).text == "B in A"
 
 
+def test_elements_around_a_parent_that_is_no_entity_are_seen_too() -> None:
+    """However few of the levels are entities."""
+    document = {"notes": [{"text": "A", "parts": [{"text": "B", "details": [{"text": "C"}]}]}]}
+    assert the_entity(rendered(document, DETAIL)).text == "C in B in A"
+
+
 def test_parents_aliases_are_resolved() -> None:
     """A child reads the parent's fields by the names of the parent's kind."""
     document = {"notes": [{"body": "A", "parts": [{"text": "B", "details": [{"text": "C"}]}]}]}
@@ -191,6 +197,15 @@ def test_value_nested_too_deeply_concerns_only_its_owner(field: str) -> None:
     spec = note(**{field: ("deep",)})
     with pytest.raises(InvalidDocument):
         rendered({"notes": [{"text": "A", "deep": deep}]}, spec)
+
+
+@pytest.mark.parametrize("field", ["id", "key", "metadata", "text"])
+def test_number_of_thousands_of_digits_concerns_only_its_owner(field: str) -> None:
+    """Python refuses to print it; no JSON parser lets it in, a profile given by a program may."""
+    settings: dict[str, object] = {"id": "n", "key": ("n",), "metadata": ("n",), "text": "{{ n }}"}
+    spec = note(**{field: settings[field]})
+    with pytest.raises(InvalidDocument):
+        rendered({"notes": [{"text": "A", "n": 10**5_000}]}, spec)
 
 
 # --- hashes -----------------------------------------------------------------------------------

@@ -217,6 +217,23 @@ def test_equal_key_in_two_lists_of_one_kind_is_told_apart() -> None:
     assert texts_of(rendered(document, KEYED, other), "note") == ["A x", "A y"]
 
 
+def test_equal_key_on_two_levels_of_one_kind_is_told_apart() -> None:
+    """As `projects` within an experience and beside it; what is nearer to the root keeps its id."""
+    inner = note(path="notes[*].notes[*]", key=("text",), text="{{ text }} {{ more }}")
+    alone = {"notes": [{"text": "A", "more": "x"}]}
+    nested = {"notes": [{"text": "A", "more": "x", "notes": [{"text": "A", "more": "y"}]}]}
+    one, both = rendered(alone, KEYED, inner), rendered(nested, inner, KEYED)
+    assert texts_of(both, "note") == ["A x", "A y"]
+    assert one.entities.items() <= both.entities.items()
+
+
+def test_field_that_is_called_id_and_is_none_keeps_its_value() -> None:
+    """A kind whose ids are elsewhere may have a field `id` of another meaning."""
+    spec = note(id="uuid", key=("text",), text="{{ text }} {{ id }} {{ more }}")
+    notes: list[object] = [{"id": 5, "text": "A", "more": more} for more in ("x", "y")]
+    assert texts_of(rendered({"notes": notes}, spec), "note") == ["A 5 x", "A 5 y"]
+
+
 def test_key_without_parts_tells_elements_apart_by_content() -> None:
     """A kind of one's own needs neither id nor key."""
     wanted = rendered({"notes": [{"text": "A"}, {"text": "B"}, {"text": "A"}]}, note())

@@ -7,11 +7,13 @@ READ ONLY, SQLite files are opened with ``mode=ro``.
 from __future__ import annotations
 
 import sqlite3
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Lock
 from typing import Any
 from urllib.parse import quote
 
@@ -53,6 +55,7 @@ class Database:
         self.url = _parse(url)
         self.is_postgres = self.url.get_backend_name() == "postgresql"
         self._engine: Engine | None = None
+        self._opening = Lock()
 
     @property
     def location(self) -> str:
@@ -101,7 +104,10 @@ class Database:
         with self.snapshot() as connection:
             inspector = sa.inspect(connection)
             try:
-                found = inspector.get_columns(table_name, schema=schema or None)
+                with warnings.catch_warnings():
+                    # Columns of types SQLAlchemy does not know, such as vectors, are not ours.
+                    warnings.simplefilter("ignore", sa.exc.SAWarning)
+                    found = inspector.get_columns(table_name, schema=schema or None)
             except sa.exc.NoSuchTableError:
                 found = []
             if not found:
@@ -162,9 +168,11 @@ class Database:
             self._engine = None
 
     def _connect(self) -> Connection:
-        if self._engine is None:
-            self._engine = _postgres_engine(self.url) if self.is_postgres else _sqlite(self.url)
-        return self._engine.connect()
+        with self._opening:
+            if self._engine is None:
+                self._engine = _postgres_engine(self.url) if self.is_postgres else _sqlite(self.url)
+            engine = self._engine
+        return engine.connect()
 
     def _no_such_table(
         self, inspector: sa.Inspector, schema: str | None, name: str, setting: str

@@ -127,10 +127,6 @@ class DocumentSource:
                     documents = [row.document for row in group]
                     yield DocumentContent(owner_id, documents, self._paths)
 
-    def given(self, owner_id: str, profile: Mapping[str, object]) -> DocumentContent:
-        """*profile* as if it had been read from the source."""
-        return GivenProfile(owner_id, profile, self._paths)
-
     def close(self) -> None:
         """Close the database's connections."""
         self._database.close()

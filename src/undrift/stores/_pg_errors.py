@@ -88,7 +88,8 @@ def mapped_errors(address: Address, doing: Doing) -> Iterator[None]:
 
 
 def _mapped(error: psycopg.Error, address: Address, doing: Doing) -> UndriftError:
-    state = error.sqlstate or ""
+    # psycopg itself refuses some values, without a state.
+    state = error.sqlstate or ("22000" if isinstance(error, psycopg.DataError) else "")
     message = error.diag.message_primary or " ".join(str(error).split())
     if state == "42501" and '"vector"' not in message:
         return _missing_right(address, message, doing)

@@ -15,7 +15,7 @@ import numpy as np
 from undrift.errors import WriteFailed
 from undrift.fingerprint import is_storable_id
 from undrift.model import Stamp
-from undrift.ports import Deletion, Record
+from undrift.ports import MAX_VERSION, Deletion, Record
 
 STAMP_COLUMNS = Stamp._fields
 """A stamp's fields are its columns, in this order."""
@@ -93,6 +93,13 @@ def _refuse_unstorable(record: Record, namespace: str) -> None:
             why=f"{_name(record)} holds a NUL or a lone surrogate, which no database stores as "
             "text; nothing was written.",
             fix="correct that id in the source",
+        )
+    if not 0 <= stamp.version < MAX_VERSION:
+        raise WriteFailed(
+            "The store refused a batch",
+            why=f"{_name(record)} has the version {stamp.version}, which not every store counts "
+            "exactly; nothing was written.",
+            fix="keep versions below 2**52",
         )
 
 

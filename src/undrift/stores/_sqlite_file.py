@@ -117,7 +117,11 @@ class SqliteFile:
             check_same_thread=False,  # the pool lends it to one thread at a time
             factory=Connection,
         )
-        connection.execute("PRAGMA synchronous = FULL")
+        try:
+            connection.execute("PRAGMA synchronous = FULL")
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     def _unusable(self, why: str) -> ConfigError:

@@ -1,8 +1,10 @@
 """What tests of undrift, and of adapters written elsewhere, are made of.
 
-    store_contract   what every vector store must do; subclass it for a store of your own
-    builders         entities, stamps, records and vectors, the same for the same arguments
-    faults           crashes and errors at named places
+    store_contract      what every vector store promises; subclass it for a store of your own
+    embedder_contract   what every embedder promises
+    builders            entities, stamps, records and vectors, the same for the same arguments
+    faults              crashes and errors at named places
+    store_process       another process that writes to a store, and can be killed
 
-Only `undrift.testing.store_contract` needs pytest.
+Only the contracts need pytest.
 """

@@ -43,6 +43,16 @@ class EnumerationContract(StoreFixtures):
         expected = {record.stamp for written in crowd.by_owner.values() for record in written}
         assert enumerated(crowd.store, *crowd.by_owner) == expected
 
+    def test_a_call_takes_any_number_of_owners_and_ids(self, crowd: Crowd) -> None:
+        """Drivers limit the parameters of a statement; a store's callers do not count them."""
+        absent = [f"absent-{number}" for number in range(40_000)]
+        assert enumerated(crowd.store, *absent, "few") == stamps_of(crowd.by_owner["few"])
+        many = stamps_of(crowd.by_owner["many"])
+        found = list(crowd.store.stamps_by_vector_id([stamp.vector_id for stamp in many]))
+        assert len(found) == len(many)
+        assert set(found) == many
+        assert crowd.store.unmanaged([*absent, *crowd.by_owner]) == {}
+
     def test_an_enumeration_may_be_left_unfinished(self, crowd: Crowd) -> None:
         """What was asked next is answered all the same, and completely."""
         first = next(iter(crowd.store.stamps(["many"])))

@@ -9,9 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from undrift import failpoints
 from undrift.errors import WriteFailed
 from undrift.fingerprint import vector_id
-from undrift.ports import Deletion, Record, VectorStore
+from undrift.ports import MAX_VERSION, Deletion, Record, VectorStore
 from undrift.testing._store_fixtures import Open, StoreFixtures, enumerated, stamps_of
 from undrift.testing.builders import (
     DIMENSION,
@@ -39,6 +40,7 @@ UNSTORABLE = {
     "NUL in metadata": lambda: record("bad")._replace(metadata_json='{"a":"\x00"}'),
     "lone surrogate in an id": lambda: _with_ids(entity_id="\ud83d"),
     "lone surrogate in a text": lambda: record("bad")._replace(text="\udc00"),
+    "version out of range": lambda: record("bad", version=MAX_VERSION),
     "other namespace": lambda: record("bad", namespace="other"),
     "other dimension": lambda: record("bad", dimension=DIMENSION + 1),
     "no dimension": lambda: record("bad", embedding=np.zeros((0,), dtype=np.float32)),
@@ -249,6 +251,16 @@ class PublishingContract(StoreFixtures):
         assert enumerated(store, "1") == stamps_of(standing)
         store.publish(records(size, version=2), [])
         assert enumerated(store, "1") == stamps_of(records(size, version=2))
+
+    def test_a_publish_passes_every_failpoint_in_order(self, store: VectorStore) -> None:
+        """Where crashes are tested is where the steps really end."""
+        seen: list[str] = []
+        previous = failpoints.install(seen.append)
+        store.publish(records(2), [])
+        store.publish([], [deletion(records(2)[0])])
+        failpoints.install(previous)
+        steps = ["begun", "written", "deleted", "committed"]
+        assert seen == [f"store.publish.{step}" for step in steps] * 2
 
     def test_an_empty_batch_is_no_error(self, store: VectorStore) -> None:
         """It does nothing."""

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from importlib import import_module
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -93,10 +94,9 @@ class StoreProcess:
         """End the process, and a job that still runs."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
+        if self._job_process:
+            self.kill()
         self._process.stdin.close()
-        if kind is not None:
-            self._process.kill()
-        self._process.stdout.read()
         self._process.stdout.close()
         self._process.wait()
 
@@ -142,16 +142,20 @@ class StoreProcess:
 
     def kill(self) -> Ended:
         """Kill the job with SIGKILL, wherever it is."""
-        os.kill(self._job_process, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it may just have ended
+            os.kill(self._job_process, signal.SIGKILL)
         return self.wait()
 
     def wait(self) -> Ended:
         """Wait until the job has ended; what it acknowledged before counts."""
         while "ended" not in (message := self._receive()):
             self._acknowledged = message["acknowledged"]
+        self._job_process = 0
         return Ended(self._acknowledged, **message["ended"])
 
     def _prepare(self, job: Mapping[str, object]) -> None:
+        if self._job_process:  # a test that failed left it running
+            self.kill()
         self._acknowledged = 0
         self._send({"opener": self._opener, **job})
         self._job_process = self._receive()["ready"]
@@ -188,8 +192,8 @@ def _run(job: Mapping[str, Any]) -> None:
     try:
         store = opener_named(job["opener"])(job["location"], namespace="default")
         _tell({"ready": os.getpid()})
-        _read_line()
-        _work(store, job)
+        if _read_line():
+            _work(store, job)
         store.close()
         exit_code = 0
     except BaseException:  # noqa: BLE001 - the fork must not run on into the parent's loop
