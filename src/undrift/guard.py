@@ -103,6 +103,29 @@ class DeleteGuard:
         return allowed
 
 
+@dataclass(slots=True)
+class DeleteBudget:
+    """How many deletes a run may still make, once the guard has let its plan pass.
+
+    Both sides are read again before and after the deletes; what is found then is bound by what was
+    allowed before.
+    """
+
+    remaining: int
+
+    def take(self, deletes: int) -> SafetyStop | None:
+        """Take *deletes* from what remains, or nothing; the reason if they are too many."""
+        if deletes <= self.remaining:
+            self.remaining -= deletes
+            return None
+        return SafetyStop(
+            "The deletes were stopped",
+            why="since they were planned the source has changed, and now more would go than the "
+            "guard let pass.",
+            fix="look at the source; if it is right, run the sync again",
+        )
+
+
 def _stop(why: str) -> SafetyStop:
     return SafetyStop(
         "Nothing was deleted",

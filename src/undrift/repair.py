@@ -17,12 +17,14 @@ from undrift.errors import (
     EmbeddingBudgetSpent,
     EmbeddingFailed,
     OwnerNotFound,
+    SafetyStop,
     UndriftError,
     UnknownStateError,
     WriteFailed,
 )
 from undrift.events import Listener, RepairStarted, ignore
 from undrift.failpoints import reach
+from undrift.guard import DeleteBudget
 from undrift.look import Look, Sides
 from undrift.model import Outcome, SyncReport, SyncStatus
 from undrift.plan import Plan, plan_owner, texts_to_embed
@@ -32,7 +34,7 @@ MAX_REPEATS = 3
 """How often a repair is repeated when the verification finds a difference again."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Repair:
     """One owner on its way through a sync.
 
@@ -91,6 +93,7 @@ class Repairer:
     Args:
         force: rewrite and re-embed everything, in the first round.
         with_deletes: False keeps every delete aside and counts it in ``Repair.held_deletes``.
+        budget: deletes that may be made, over all rounds; None for any number.
         max_embeddings: the budget that ``embedder`` was given, for the error.
 
     Safety:
@@ -105,6 +108,7 @@ class Repairer:
         listener: Listener = ignore,
         force: bool = False,
         with_deletes: bool = True,
+        budget: DeleteBudget | None = None,
         max_embeddings: int | None = None,
     ) -> None:
         self._sides = sides
@@ -113,8 +117,10 @@ class Repairer:
         self._listener = listener
         self._force = force
         self._with_deletes = with_deletes
+        self._budget = budget
         self._max_embeddings = max_embeddings
         self.is_budget_spent = False
+        self.stop: SafetyStop | None = None
 
     def start(self, owners: Sequence[str]) -> list[Repair]:
         """Look at *owners* and plan what to do; the store is enumerated before the source is read.
@@ -237,12 +243,20 @@ class Repairer:
     # --- publish and verify -------------------------------------------------------------------
 
     def _publish(self, repairs: Iterable[Repair]) -> None:
-        publications = [
-            repair.publication
+        publications = {
+            repair: repair.publication
             for repair in repairs
             if not repair.is_done and repair.publication is not None
-        ]
-        publish(self._sides.store, publications, self._listener)
+        }
+        deletes = sum(len(publication.deletes) for publication in publications.values())
+        stop = self._budget.take(deletes) if self._budget is not None else None
+        if stop is not None:
+            self.stop = stop
+            for repair, publication in publications.items():
+                if publication.deletes:
+                    publication.deletes.clear()
+                    repair.error = stop
+        publish(self._sides.store, publications.values(), self._listener)
 
     def _verify(self, repairs: Iterable[Repair], *, is_last: bool) -> None:
         repairs = [repair for repair in repairs if not repair.is_done]
@@ -269,7 +283,8 @@ class Repairer:
             repair.end(Outcome.FAILED, publication.error)
         elif repair.error is not None:
             # Even where the two sides agree: a forced repair that lacks vectors is none.
-            repair.end(Outcome.FAILED, repair.error)
+            stopped = isinstance(repair.error, SafetyStop)
+            repair.end(Outcome.DRIFT if stopped else Outcome.FAILED, repair.error)
         elif self._is_repaired(diff):
             # Deletes that are kept aside leave the owner open for the second pass.
             repair.end(Outcome.DRIFT if repair.held_deletes else Outcome.IN_SYNC)

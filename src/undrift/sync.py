@@ -18,7 +18,7 @@ from undrift.errors import (
 )
 from undrift.events import DeletesHeld, Listener, RepairStarted, SyncEvent, ignore
 from undrift.fleet import PageFailures, fleet_pages, is_outage, pages_of
-from undrift.guard import DeleteGuard, DeleteLimit
+from undrift.guard import DeleteBudget, DeleteGuard, DeleteLimit
 from undrift.look import Sides
 from undrift.model import Cost, Outcome, SyncReport
 from undrift.plan import cost_of, plan_owner
@@ -144,27 +144,27 @@ class Synchronizer:
         except SafetyStop as stop:
             yield from self._not_deleted(held, stop)
             raise
-        repairer = self._repairer(with_deletes=True, is_second_pass=True)
+        repairer = self._repairer(with_deletes=True, budget=DeleteBudget(allowed))
+        waiting = dict(held)
         for page in pages_of(held):
             # Both sides are read again: what was seen when the delete was planned may be past.
             repairs = repairer.start(page)
-            allowed -= sum(r.plan.delete_count for r in repairs if r.plan is not None)
-            if allowed < 0:
-                too_many = _changed_meanwhile()
-                yield from self._not_deleted({owner: held[owner] for owner in page}, too_many)
-                raise too_many
             repairer.run(repairs)
             for repair in repairs:
-                _add_first_pass(repair, held[repair.owner_id])
+                _add_first_pass(repair, waiting.pop(repair.owner_id))
             yield from self._reports(repairs)
+            if repairer.stop is not None:
+                yield from self._not_deleted(waiting, repairer.stop)
+                raise repairer.stop
 
     def _not_deleted(self, held: Mapping[str, Repair], why: UndriftError) -> Iterator[SyncReport]:
         for repair in held.values():
             repair.end(Outcome.DRIFT, why)
         yield from self._reports(held.values())
 
-    def _repairer(self, *, with_deletes: bool, is_second_pass: bool = False) -> Repairer:
-        listener = self._options.listener
+    def _repairer(self, *, with_deletes: bool, budget: DeleteBudget | None = None) -> Repairer:
+        """A repairer; one with a *budget* is a fleet run's second pass."""
+        listener, is_second_pass = self._options.listener, budget is not None
         return Repairer(
             self._sides,
             self._embedder,
@@ -172,6 +172,7 @@ class Synchronizer:
             listener=_without_starts(listener) if is_second_pass else listener,
             force=self._options.force and not is_second_pass,
             with_deletes=with_deletes,
+            budget=budget,
             max_embeddings=self._options.max_embeddings,
         )
 
@@ -198,15 +199,6 @@ def _without_starts(listener: Listener) -> Listener:
             listener(event)
 
     return tell
-
-
-def _changed_meanwhile() -> SafetyStop:
-    return SafetyStop(
-        "The deletes were stopped",
-        why="since they were planned the source has changed, and now more would go than the guard "
-        "let pass.",
-        fix="look at the source; if it is right, run the sync again",
-    )
 
 
 def _outage_in_between(cause: UndriftError) -> UnknownStateError:

@@ -204,6 +204,8 @@ class SqliteStore:
             {**deletion._asdict(), "namespace": self._namespace}
             for deletion in deletions_of(deletes)
         ]
+        if not batch and not gone:
+            return
         with self._file.connection() as connection:
             with transaction(connection, "IMMEDIATE"):
                 reach("store.publish.begun")
