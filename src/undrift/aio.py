@@ -148,7 +148,12 @@ async def _in_thread(items: Iterator[T]) -> AsyncIterator[T]:
     end = object()
     try:
         while True:
-            item = await asyncio.to_thread(next, items, end)
+            fetching = asyncio.ensure_future(asyncio.to_thread(next, items, end))
+            try:
+                item = await asyncio.shield(fetching)
+            except asyncio.CancelledError:
+                await asyncio.wait([fetching])  # an iterator that runs cannot be closed
+                raise
             if item is end:
                 return
             yield item  # type: ignore[misc]

@@ -168,6 +168,8 @@ class Undrift:
 
         Raises:
             ConfigError: a side is not what the configuration says.
+            UnknownStateError: a side cannot be reached at all. What fails later makes the outcome
+                ``unknown``.
         """
         owner_id = str(owner)
         content = None if profile is None else self._given(owner_id, profile)
@@ -244,6 +246,8 @@ class Undrift:
 
         Raises:
             ConfigError: a side is not what the configuration says.
+            UnknownStateError: a side cannot be reached at all.
+            InvalidDocument: the given profile cannot be read as entities.
             ProfileOutdated: the source holds something else; nothing was written.
 
         Safety:
@@ -294,6 +298,9 @@ class Undrift:
             SafetyStop: too many deletes; writes were made.
             EmbeddingBudgetSpent: the budget is used up; progress is kept.
             UnknownStateError: the owners could not be listed to the end; nothing was deleted.
+
+        Safety:
+            Works while it is iterated; a run that is given up in between is finished by the next.
         """
         options = _options(force, max_delete, max_embeddings, listener)
         yield from self._synchronizer(options).sync_all()

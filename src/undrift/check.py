@@ -44,7 +44,10 @@ def check_owners(
             continue
         diff = sides.diff(look)
         if diff.is_clean:
-            checked[owner] = Checked(sides.status(diff, look), diff)
+            status = sides.status(diff, look)
+            if given is not None and owner in given:
+                status = replace(status, against="profile")
+            checked[owner] = Checked(status, diff)
         else:
             diffs[owner] = diff
     if diffs:

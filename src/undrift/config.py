@@ -86,7 +86,8 @@ class Settings:
     Attributes:
         source_url: None when no source is configured.
         store_url: None when nothing names a store and none can be chosen safely.
-        environment: ``test`` switches healing off.
+        environment: ``test`` where nothing is to be repaired by itself; what a person or a program
+            asks for is done all the same.
         file: the configuration file that was read, if there is one.
     """
 
@@ -157,7 +158,13 @@ def missing_source_url() -> ConfigError:
 
 def missing_store_url(source_url: str | None) -> ConfigError:
     """No store is configured, and none is chosen by itself for a server."""
-    same = source_url is not None and source_url.startswith("postgres")
+    if source_url is None:
+        return ConfigError(
+            "No vector store is named",
+            why="store= is missing, and without a SQLite source there is no usual place for it.",
+            fix="give store='sqlite:///vectors.db' or store='postgresql://…', or set VECTOR_URL",
+        )
+    same = source_url.startswith("postgres")
     hint = (
         "VECTOR_URL=$DATABASE_URL puts the vectors into the same PostgreSQL (with pgvector), "
         "VECTOR_URL=sqlite:///vectors.db into a file here"

@@ -156,7 +156,7 @@ class EmbeddingBudgetSpent(UndriftError):
 
 
 class SafetyStop(UndriftError):
-    """A run would delete suspiciously much; no delete was made, writes were."""
+    """A run would delete suspiciously much; those deletes were not made, writes were."""
 
 
 class UnsupportedError(UndriftError):

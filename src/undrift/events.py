@@ -1,6 +1,7 @@
 """What a sync tells while it works, for whoever shows or logs it.
 
-Events are told after the fact: a batch that is reported as written is durable.
+Events are told after the fact: the store has taken the batch, durably. Records that a newer version
+kept from being written are in it all the same; only the report counts what was read back.
 """
 
 from __future__ import annotations

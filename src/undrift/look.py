@@ -140,8 +140,11 @@ class Sides:
             contents.extend(self.source.read(asked))
         names = set(owners)
         for content in contents:
-            if content.owner_id in names:
-                found[content.owner_id] = self._rendered(content, before)
+            owner_id = content.owner_id
+            if owner_id in found:
+                found[owner_id] = (None, None, _given_twice(owner_id))
+            elif owner_id in names:
+                found[owner_id] = self._rendered(content, before)
         return found
 
     def _rendered(
@@ -157,3 +160,11 @@ class Sides:
             return self.renderer.render(content), digest, None
         except InvalidDocument as exc:
             return None, None, exc
+
+
+def _given_twice(owner_id: str) -> InvalidDocument:
+    return InvalidDocument(
+        owner_id,
+        why="the source gives this owner twice, and either may be only a part.",
+        fix="check that the owner column's values print differently from one another",
+    )

@@ -150,6 +150,8 @@ class SyncStatus:
         orphan_owner: the source does not have this owner, the store does.
         without_text: entities that render to nothing, so that no vector is wanted.
         unmanaged: records of this owner that undrift neither judges nor touches.
+        against: what the store was compared with, ``source``, or ``profile`` where the caller gave
+            it and no difference called for a look at the source.
         error: why the outcome is ``unknown`` or ``failed``.
         notes: what a person should know besides, such as "store not created yet".
 
@@ -170,6 +172,7 @@ class SyncStatus:
     without_text: int = 0
     unmanaged: int = 0
     read: Read = Read.FULL
+    against: str = "source"
     error: UndriftError | None = None
     notes: tuple[str, ...] = ()
 

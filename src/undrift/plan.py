@@ -21,27 +21,25 @@ class PlannedWrite(NamedTuple):
     Attributes:
         stamp: the record's identity, hashes and new version.
         needs_embedding: False if the stored vector still belongs to the text (a metadata change).
-        replaces: records to delete once this one is written, and only then (I1).
     """
 
     entity: Entity
     stamp: Stamp
     needs_embedding: bool
-    replaces: tuple[Deletion, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All writes and deletes for one owner; deletes come after the writes."""
+    """All writes and deletes for one owner; deletes come after the writes.
+
+    A record that stands for an entity under a foreign vector_id is not among the deletes when the
+    entity is written anew: only when the read-back shows the new one is the old one a duplicate,
+    and the next round removes it (I1).
+    """
 
     owner_id: str
     writes: tuple[PlannedWrite, ...]
     deletes: tuple[Deletion, ...]
-
-    @property
-    def delete_count(self) -> int:
-        """Records this plan removes, those that a write replaces included."""
-        return len(self.deletes) + sum(len(write.replaces) for write in self.writes)
 
 
 def plan_owner(
@@ -82,8 +80,7 @@ def plan_owner(
         )
         for entity in rewritten
     ]
-    replaced = {deletion.vector_id for write in writes for deletion in write.replaces}
-    deletes = [_deletion(stamp) for stamp in diff.deletes if stamp.vector_id not in replaced]
+    deletes = [Deletion(s.owner_id, s.vector_id, s.version) for s in diff.deletes]
     return Plan(diff.owner_id, tuple(writes), tuple(deletes))
 
 
@@ -119,10 +116,7 @@ def _write(
         and kept.text_hash == entity.text_hash
         and kept.model == model
     )
-    foreign = [s for s in (kept, *others) if s is not None and s.vector_id != own]
-    return PlannedWrite(
-        entity, stamp, not keeps_vector, tuple(_deletion(stamp) for stamp in foreign)
-    )
+    return PlannedWrite(entity, stamp, not keeps_vector)
 
 
 def _by_entity(stamps: Iterable[Stamp]) -> dict[tuple[str, str], list[Stamp]]:
@@ -130,10 +124,6 @@ def _by_entity(stamps: Iterable[Stamp]) -> dict[tuple[str, str], list[Stamp]]:
     for stamp in stamps:
         grouped.setdefault((stamp.kind, stamp.entity_id), []).append(stamp)
     return grouped
-
-
-def _deletion(stamp: Stamp) -> Deletion:
-    return Deletion(stamp.owner_id, stamp.vector_id, stamp.version)
 
 
 def texts_to_embed(plans: Iterable[Plan]) -> dict[str, str]:
@@ -163,7 +153,7 @@ def cost_of(plan: Plan, *, already_counted: set[str]) -> Cost:
         texts=len(texts),
         tokens=sum(_tokens(text) for text in texts.values()),
         writes=len(plan.writes),
-        deletes=plan.delete_count,
+        deletes=len(plan.deletes),
     )
 
 

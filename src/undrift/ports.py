@@ -115,7 +115,8 @@ class Source(Protocol):
         """Yield the content of those *owners* that the source has, all from one snapshot.
 
         Order:
-            Unspecified. An owner that is not yielded is absent only if the iterator ended normally.
+            Unspecified, each owner once with all of its rows. An owner that is not yielded is
+            absent only if the iterator ended normally.
 
         Raises:
             SourceUnavailable: the read broke off.

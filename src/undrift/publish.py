@@ -49,8 +49,8 @@ def publication_of(
     """The store calls for *plan*.
 
     Args:
-        vectors: by text_hash; a write whose vector is not there is left out, and with it the
-            deletion of what it would replace.
+        vectors: by text_hash; a write whose vector is not there is left out, and with it every
+            deletion: what would be gone may be what the missing write was to take the place of.
         with_deletes: False keeps every deletion aside.
     """
     publication = Publication(plan.owner_id)
@@ -62,9 +62,7 @@ def publication_of(
         text = write.entity.text[:MAX_EMBEDDED_CHARACTERS]
         record = Record(write.stamp, text, write.entity.metadata_json, embedding)
         publication.writes.append(record)
-        if with_deletes:
-            publication.deletes.extend(write.replaces)
-    if with_deletes:
+    if with_deletes and not publication.unembedded:
         publication.deletes.extend(plan.deletes)
     return publication
 

@@ -274,12 +274,13 @@ class Repairer:
         publication, previous = repair.publication, repair.diff
         assert publication is not None
         assert previous is not None
-        self._count(repair, publication, look)
+        is_proved = self._count(repair, publication, look)
         diff = self._sides.diff(look)
         repair.look, repair.diff = look, diff
         if not self._with_deletes:
             repair.held_deletes = tuple(stamp.kind for stamp in diff.deletes)
-        if publication.error is not None:
+        if publication.error is not None and not is_proved:
+            # An answer that was lost on the way is no failure if everything is found to be done.
             repair.end(Outcome.FAILED, publication.error)
         elif repair.error is not None:
             # Even where the two sides agree: a forced repair that lacks vectors is none.
@@ -298,17 +299,21 @@ class Repairer:
             return diff.is_clean
         return not (diff.missing or diff.changed or diff.wrong_model)
 
-    def _count(self, repair: Repair, publication: Publication, look: Look) -> None:
-        """Count what the read-back proves: version, fingerprint and model, or absence (I3)."""
+    def _count(self, repair: Repair, publication: Publication, look: Look) -> bool:
+        """Count what the read-back proves: version, fingerprint and model, or absence (I3).
+
+        Returns:
+            Whether it proves everything that was sent.
+        """
         present = {stamp.vector_id: stamp for stamp in look.stamps}
-        for record in publication.writes:
-            found = present.get(record.stamp.vector_id)
-            repair.written += found is not None and found == record.stamp
-        repair.deleted += sum(d.vector_id not in present for d in publication.deletes)
+        written = sum(present.get(r.stamp.vector_id) == r.stamp for r in publication.writes)
+        deleted = sum(d.vector_id not in present for d in publication.deletes)
+        repair.written += written
+        repair.deleted += deleted
+        return written + deleted == publication.size
 
     def _plan_again(self, repair: Repair, diff: OwnerDiff) -> None:
         assert repair.publication is not None
-        sent = {record.stamp.vector_id for record in repair.publication.writes}
         refused = [
             record.stamp.vector_id
             for record in repair.publication.writes
@@ -326,13 +331,11 @@ class Repairer:
             if any(stamp.namespace != namespace for stamp in found):
                 repair.end(Outcome.FAILED, _occupied(repair.owner_id))
                 return
-            occupied = {
-                stamp.vector_id: stamp.version for stamp in found if stamp.vector_id in sent
-            }
+            occupied = {stamp.vector_id: stamp.version for stamp in found}
         self._plan(repair, occupied=occupied)
 
     def _give_up(self, repair: Repair, previous: OwnerDiff, diff: OwnerDiff) -> None:
-        if standing(previous, diff).is_clean:
+        if self._is_repaired(standing(previous, diff)):
             repair.end(Outcome.IN_MOTION, _not_verified(repair.owner_id, moving=True))
         else:
             repair.end(Outcome.FAILED, _not_verified(repair.owner_id, moving=False))

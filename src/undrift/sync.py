@@ -90,7 +90,8 @@ class Synchronizer:
 
         Raises:
             SafetyStop: the guard refuses the deletes; writes were made.
-            EmbeddingBudgetSpent: writes were made up to the budget, nothing was deleted.
+            EmbeddingBudgetSpent: writes were made up to the budget; an owner that lacks a write
+                has lost nothing.
             UnknownStateError: the owners could not be listed to the end, or page after page
                 failed; nothing was deleted.
         """
@@ -101,25 +102,33 @@ class Synchronizer:
 
         Raises:
             ProfileOutdated: the source holds something else; nothing was written.
+            InvalidDocument: the profile cannot be read as entities; nothing was written.
         """
-        look = self._sides.look([owner_id], first="source")[owner_id]
+        repairer = self._repairer(with_deletes=True)
+        repairs = repairer.start([owner_id])
+        look = repairs[0].look
         if look.error is None:
             given = self._sides.renderer.render(content)
             if look.wanted is None or dict(look.wanted.entities) != dict(given.entities):
                 raise ProfileOutdated(owner_id)
-        return next(self.sync_owners([owner_id]))
+        repairer.run(repairs)
+        return repairs[0].report(against=self._sides.against)
 
     # --- the guarded run ----------------------------------------------------------------------
 
     def _guarded(self, pages: Iterator[Sequence[str]]) -> Iterator[SyncReport]:
         held: dict[str, Repair] = {}
         repairer = self._repairer(with_deletes=False)
-        for repairs in _pipelined(pages, repairer):
-            for repair in repairs:
-                self._note(repair)
-                if repair.held_deletes and repair.outcome is Outcome.DRIFT:
-                    held[repair.owner_id] = repair
-            yield from self._reports(r for r in repairs if r.owner_id not in held)
+        try:
+            for repairs in _pipelined(pages, repairer):
+                for repair in repairs:
+                    self._note(repair)
+                    if repair.held_deletes and repair.outcome is Outcome.DRIFT:
+                        held[repair.owner_id] = repair
+                yield from self._reports(r for r in repairs if r.owner_id not in held)
+        except UnknownStateError as exc:
+            yield from self._not_deleted(held, _outage_in_between(exc))
+            raise
         if repairer.is_budget_spent:
             yield from self._not_deleted(held, self._budget_spent())
             raise self._budget_spent()
@@ -153,9 +162,10 @@ class Synchronizer:
             for repair in repairs:
                 _add_first_pass(repair, waiting.pop(repair.owner_id))
             yield from self._reports(repairs)
-            if repairer.stop is not None:
-                yield from self._not_deleted(waiting, repairer.stop)
-                raise repairer.stop
+            ended = repairer.stop or (self._budget_spent() if repairer.is_budget_spent else None)
+            if ended is not None:
+                yield from self._not_deleted(waiting, ended)
+                raise ended
 
     def _not_deleted(self, held: Mapping[str, Repair], why: UndriftError) -> Iterator[SyncReport]:
         for repair in held.values():
@@ -220,32 +230,47 @@ def _pipelined(pages: Iterator[Sequence[str]], repairer: Repairer) -> Iterator[l
         UnknownStateError: several pages in a row could not be read.
     """
     failures = PageFailures()
+    failure: UnknownStateError | None = None
     writing: Future[list[Repair]] | None = None
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
-        for repairs in _read_ahead(pages, repairer, reader):
-            repairer.embed(repairs)
-            if writing is not None:
-                yield writing.result()
-            writing = writer.submit(_finished, repairer, repairs)
-            failures.saw([repair.error for repair in repairs])
-            if repairer.is_budget_spent or failures.error is not None:
-                break
+        try:
+            for repairs in _read_ahead(pages, repairer, reader):
+                repairer.embed(repairs)
+                failures.saw([repair.error for repair in repairs])
+                if writing is not None:
+                    yield writing.result()
+                writing = writer.submit(_finished, repairer, repairs)
+                if repairer.is_budget_spent or failures.error is not None:
+                    break
+        except UnknownStateError as exc:
+            failure = exc  # raised when everything that was begun has been reported
         if writing is not None:
             yield writing.result()
-    if failures.error is not None:
-        raise failures.error
+    failure = failure or failures.error
+    if failure is not None:
+        raise failure
 
 
 def _read_ahead(
     pages: Iterator[Sequence[str]], repairer: Repairer, reader: ThreadPoolExecutor
 ) -> Iterator[list[Repair]]:
     reading: deque[Future[list[Repair]]] = deque()
-    for page in pages:
+    failure: UnknownStateError | None = None
+    while failure is None:
+        try:
+            page = next(pages, None)
+        except UnknownStateError as exc:
+            failure = exc
+            break
+        if page is None:
+            break
         reading.append(reader.submit(repairer.start, page))
         if len(reading) == PAGES_AHEAD:
             yield reading.popleft().result()
     while reading:
         yield reading.popleft().result()
+    if failure is not None:
+        raise failure
 
 
 def _finished(repairer: Repairer, repairs: list[Repair]) -> list[Repair]:
@@ -286,7 +311,7 @@ def _dry_report(sides: Sides, checked: Checked, counted: set[str], *, force: boo
         owner_id=status.owner_id,
         outcome=status.outcome,
         before=status,
-        skipped=not (cost.writes or cost.deletes),
+        skipped=status.is_in_sync and not cost.writes,
         dry_run=True,
         cost=cost,
         against=sides.against,

@@ -199,9 +199,6 @@ class ModelStore:
         for write in plan.writes:
             self.write(write)
             yield
-            for deletion in write.replaces:
-                self.delete(deletion)
-                yield
         for deletion in plan.deletes:
             self.delete(deletion)
             yield
