@@ -70,6 +70,7 @@ class Outage:
         begin: called when the outage begins.
 
     Attributes:
+        step: the name of the steps it counts.
         at: which of the steps of that name it is.
         began: whether the *at*-th step of that name was made.
     """
@@ -84,7 +85,7 @@ class Outage:
         begin: Callable[[], object] = lambda: None,
     ) -> None:
         self._error = error
-        self._step = step
+        self.step = step
         self.at = at
         self._lasting = lasting
         self._begin = begin
@@ -93,7 +94,7 @@ class Outage:
 
     def __call__(self, step: str) -> None:
         """Make a step, or fail."""
-        is_first = step == self._step and next(self._numbers) == self.at
+        is_first = step == self.step and next(self._numbers) == self.at
         is_out = is_first or (self._lasting and self.began)
         if is_first:
             self.began = True
