@@ -61,8 +61,8 @@ class OwnerDiff:
 
     @property
     def is_unknown_to_both(self) -> bool:
-        """Whether neither side has this owner."""
-        return self.wanted is None and not self.kept and not self.foreign_kinds
+        """Whether neither side has this owner; unmanaged records are no side."""
+        return self.wanted is None and not self.kept
 
 
 def diff_owner(

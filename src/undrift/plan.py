@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,11 +21,15 @@ class PlannedWrite(NamedTuple):
     Attributes:
         stamp: the record's identity, hashes and new version.
         needs_embedding: False if the stored vector still belongs to the text (a metadata change).
+        evicts: under its vector_id lies the only record of another live entity (somebody edited
+            keys by hand). That entity is written too, in the same plan, and this write goes only
+            together with all others.
     """
 
     entity: Entity
     stamp: Stamp
     needs_embedding: bool
+    evicts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,63 +64,99 @@ def plan_owner(
     Every planned write raises the version above everything known of the entity, so that it is
     never refused but for a newer one (I2).
     """
-    wanted = diff.wanted
-    if force and wanted is not None:
-        rewritten: Iterable[Entity] = wanted.entities.values()
+    wanted = diff.wanted.entities if diff.wanted is not None else {}
+    if force:
+        rewritten = dict(wanted)
     else:
-        changed = {(p.entity.kind, p.entity.entity_id): p.entity for p in diff.changed}
-        changed.update({(p.entity.kind, p.entity.entity_id): p.entity for p in diff.wrong_model})
-        rewritten = [*diff.missing, *changed.values()]
+        pairs = (*diff.changed, *diff.wrong_model)
+        written = [*diff.missing, *(pair.entity for pair in pairs)]
+        rewritten = {(entity.kind, entity.entity_id): entity for entity in written}
+    own = _own_vector_ids(rewritten.values(), namespace)
+    evicted = _add_evicted(rewritten, own, diff, wanted, namespace)
     crowds = _by_entity(diff.duplicates)
-    writes = [
-        _write(
-            entity,
-            kept=diff.kept.get((entity.kind, entity.entity_id)),
-            others=crowds.get((entity.kind, entity.entity_id), ()),
-            namespace=namespace,
-            model=model,
-            force=force,
-            occupied=occupied or {},
+    versions = _known_versions(diff, occupied or {})
+    writes = []
+    for identity, entity in rewritten.items():
+        kept, under = diff.kept.get(identity), own[identity]
+        known = [stamp.version for stamp in crowds.get(identity, ())]
+        known += [stamp.version for stamp in (kept,) if stamp is not None]
+        stamp = Stamp(
+            under,
+            namespace,
+            entity.owner_id,
+            entity.kind,
+            entity.entity_id,
+            entity.fingerprint,
+            entity.text_hash,
+            model,
+            max([0, versions.get(under, 0), *known]) + 1,
         )
-        for entity in rewritten
+        keeps_vector = not force and kept is not None and _fits(kept, stamp)
+        writes.append(PlannedWrite(entity, stamp, not keeps_vector, under in evicted))
+    writes.sort(key=lambda write: write.evicts)
+    taken = {write.stamp.vector_id for write in writes}
+    deletes = [
+        Deletion(stamp.owner_id, stamp.vector_id, stamp.version)
+        for stamp in diff.deletes
+        if stamp.vector_id not in taken
     ]
-    deletes = [Deletion(s.owner_id, s.vector_id, s.version) for s in diff.deletes]
     return Plan(diff.owner_id, tuple(writes), tuple(deletes))
 
 
-def _write(
-    entity: Entity,
-    *,
-    kept: Stamp | None,
-    others: Sequence[Stamp],
+def _own_vector_ids(entities: Iterable[Entity], namespace: str) -> dict[tuple[str, str], str]:
+    return {
+        (entity.kind, entity.entity_id): vector_id(
+            namespace, entity.owner_id, entity.kind, entity.entity_id
+        )
+        for entity in entities
+    }
+
+
+def _add_evicted(
+    rewritten: dict[tuple[str, str], Entity],
+    own: dict[tuple[str, str], str],
+    diff: OwnerDiff,
+    wanted: Mapping[tuple[str, str], Entity],
     namespace: str,
-    model: str,
-    force: bool,
-    occupied: Mapping[str, int],
-) -> PlannedWrite:
-    own = vector_id(namespace, entity.owner_id, entity.kind, entity.entity_id)
-    known = [stamp.version for stamp in others]
-    if kept is not None:
-        known.append(kept.version)
-    stamp = Stamp(
-        own,
-        namespace,
-        entity.owner_id,
-        entity.kind,
-        entity.entity_id,
-        entity.fingerprint,
-        entity.text_hash,
-        model,
-        max([0, occupied.get(own, 0), *known]) + 1,
+) -> set[str]:
+    """Rewrite, under its own id, every live entity whose only record another write replaces.
+
+    Returns:
+        The vector_ids under which such records lie.
+    """
+    live = {
+        stamp.vector_id: identity for identity, stamp in diff.kept.items() if identity in wanted
+    }
+    evicted: set[str] = set()
+    pending = list(rewritten)
+    while pending:
+        identity = pending.pop()
+        holder = live.get(own[identity], identity)
+        if holder == identity:
+            continue
+        evicted.add(own[identity])
+        if holder not in rewritten:
+            rewritten[holder] = wanted[holder]
+            own.update(_own_vector_ids([wanted[holder]], namespace))
+            pending.append(holder)
+    return evicted
+
+
+def _known_versions(diff: OwnerDiff, occupied: Mapping[str, int]) -> dict[str, int]:
+    """The versions found under each vector_id, whatever entity the record is of."""
+    versions = dict(occupied)
+    for stamp in (*diff.kept.values(), *diff.duplicates):
+        versions[stamp.vector_id] = max(stamp.version, versions.get(stamp.vector_id, 0))
+    return versions
+
+
+def _fits(kept: Stamp, new: Stamp) -> bool:
+    """Whether the vector of *kept* is the one that *new* needs."""
+    return (kept.vector_id, kept.text_hash, kept.model) == (
+        new.vector_id,
+        new.text_hash,
+        new.model,
     )
-    keeps_vector = (
-        not force
-        and kept is not None
-        and kept.vector_id == own
-        and kept.text_hash == entity.text_hash
-        and kept.model == model
-    )
-    return PlannedWrite(entity, stamp, not keeps_vector)
 
 
 def _by_entity(stamps: Iterable[Stamp]) -> dict[tuple[str, str], list[Stamp]]:

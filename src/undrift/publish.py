@@ -55,6 +55,9 @@ def publication_of(
     """
     publication = Publication(plan.owner_id)
     for write in plan.writes:
+        if write.evicts and publication.unembedded:
+            publication.unembedded += 1
+            continue  # these come last: what it would replace may be among the missing
         embedding = vectors.get(write.stamp.text_hash) if write.needs_embedding else None
         if write.needs_embedding and embedding is None:
             publication.unembedded += 1

@@ -95,7 +95,10 @@ class Synchronizer:
             UnknownStateError: the owners could not be listed to the end, or page after page
                 failed; nothing was deleted.
         """
-        yield from self._guarded(fleet_pages(self._sides))
+        for report in self._guarded(fleet_pages(self._sides)):
+            # Who is gone from both sides by now, or has unmanaged records only, is nobody.
+            if report.outcome is not Outcome.NOT_FOUND:
+                yield report
 
     def sync_given(self, owner_id: str, content: OwnerContent) -> SyncReport:
         """Sync one owner whose profile the caller has at hand.

@@ -210,7 +210,7 @@ def test_delete_limit_for_a_named_user(shell: Shell) -> None:
     origin_drift(shell)
     stopped = shell.undrift("sync", "--user-id=123", "--max-delete=2")
     assert stopped.code == 4
-    assert stopped.error[1].startswith("3 of 6 records would be deleted, 2 may be")
+    assert stopped.error[1].startswith("3 of 6 records would be deleted, and --max-delete allows 2")
     assert stopped.out == dedent(
         """\
         🔄 Starting vector database sync for user 123...

@@ -14,6 +14,7 @@ from random import Random
 
 import psycopg
 import pytest
+import sqlalchemy as sa
 
 from support.drift import fleet
 from support.naive import NaiveWriter
@@ -35,6 +36,7 @@ from support.sides import NAMESPACE, ORIGIN, CountingEmbedder, World, sqlite_wor
 from undrift import ConfigError, IncompleteRead, Outcome, SourceUnavailable, Undrift
 from undrift.render import Renderer
 from undrift.sources import open_source
+from undrift.sources.database import Database
 from undrift.stores import open_store
 
 # --- a server that is stopped in the middle ---------------------------------------------------
@@ -117,6 +119,24 @@ def test_connection_that_breaks_between_two_rows_leaves_no_cursor_open(
     gc.collect()
 
     source.close()
+
+
+def test_connection_that_breaks_while_it_asks_leaves_no_cursor_open(
+    postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    """The server goes away before the first row; SQLAlchemy then closes no cursor by itself."""
+    database = Database(postgres_url)
+
+    def ask() -> None:
+        with database.snapshot() as connection:
+            postgres_server.stop()
+            list(database.stream(connection, sa.select(sa.literal(1))))
+
+    with pytest.raises(SourceUnavailable):
+        ask()
+    gc.collect()
+
+    database.close()
 
 
 def test_stopped_server_is_unknown_for_every_owner(

@@ -347,5 +347,5 @@ def test_missing_urls_say_what_to_set() -> None:
     assert "export DATABASE_URL=" in missing_source_url().fix
     assert "VECTOR_URL=$DATABASE_URL" in missing_store_url(POSTGRES).fix
     assert "VECTOR_URL=$DATABASE_URL" in missing_store_url("postgres://h/d").fix
-    assert "export VECTOR_URL=" in missing_store_url(None).fix
+    assert "set VECTOR_URL" in missing_store_url(None).fix
     assert SECRET not in str(missing_store_url(POSTGRES))

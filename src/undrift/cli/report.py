@@ -260,9 +260,10 @@ class JsonDocument:
         if self._subject.is_everybody and not _was_out_of_sync(result):
             return
         self._begin()
-        self._terminal.say_text(",\n" if self._has_owners else "\n")
+        # In one piece: a signal between a comma and what follows would leave no JSON.
+        between = ",\n" if self._has_owners else "\n"
         self._has_owners = True
-        self._terminal.say_text(self._dumped(render_json.owner_object(result)))
+        self._terminal.say_text(f"{between}{self._dumped(render_json.owner_object(result))}")
 
     def end(self, tally: Tally, error: UndriftError | None) -> None:
         """Close the document."""

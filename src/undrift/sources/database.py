@@ -1,15 +1,16 @@
 """One relational database, read only: addresses, snapshots, owner columns and errors.
 
 Everything the two layouts share. Nothing here writes, and nothing can: PostgreSQL transactions are
-READ ONLY, SQLite files are opened with ``mode=ro``.
+READ ONLY, SQLite connections ``query_only``.
 """
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
@@ -225,15 +226,13 @@ def _parse(url: str) -> URL:
         parsed = make_url(url.strip())
         parsed.port  # noqa: B018  a malformed port fails here
     except (sa.exc.ArgumentError, ValueError) as exc:
-        raise ConfigError(
-            "DATABASE_URL is malformed",
-            why="it cannot be read as a database address.",
-            fix="write it like postgresql://user:password@host:5432/database or sqlite:///app.db",
-        ) from exc
+        raise _malformed() from exc
     backend = {"postgres": "postgresql"}.get(parsed.get_backend_name(), parsed.get_backend_name())
     if backend == "sqlite":
         return _sqlite_file(parsed)
     if backend == "postgresql":
+        if "@" in f"{parsed.host or ''}{parsed.database or ''}":
+            raise _malformed()  # a password with a bare @ or / was cut in two, and may be shown
         if find_spec("psycopg") is None:
             raise ConfigError(
                 "The PostgreSQL driver is not installed",
@@ -245,6 +244,15 @@ def _parse(url: str) -> URL:
         f"undrift does not read {backend} databases",
         why=f"DATABASE_URL begins with {parsed.drivername}://.",
         fix="use postgresql:// or sqlite:///",
+    )
+
+
+def _malformed() -> ConfigError:
+    return ConfigError(
+        "DATABASE_URL is malformed",
+        why="it cannot be read as a database address (it is not shown, as it may hold a password).",
+        fix="write it like postgresql://user:password@host:5432/database or sqlite:///app.db; in a "
+        "user name or password write @ as %40, / as %2F, : as %3A and % as %25",
     )
 
 
@@ -264,12 +272,23 @@ def _postgres_engine(url: URL) -> Engine:
         arguments["connect_timeout"] = CONNECT_TIMEOUT_SECONDS
     if "application_name" not in url.query:
         arguments["application_name"] = "undrift"
-    return sa.create_engine(
+    engine = sa.create_engine(
         url,
         connect_args=arguments,
         pool_pre_ping=True,
         execution_options={"isolation_level": "REPEATABLE READ", "postgresql_readonly": True},
     )
+
+    # A server-side cursor whose connection breaks stays open on its first attempt to close, and
+    # complains when it is collected. The attempt after this one finds the connection closed.
+    @sa.event.listens_for(engine, "handle_error")
+    def _close_cursor(context: sa.engine.ExceptionContext) -> None:
+        cursor = getattr(context.execution_context, "cursor", None)
+        if cursor is not None:
+            with suppress(Exception):
+                cursor.close()
+
+    return engine
 
 
 def _sqlite(url: URL) -> Engine:
@@ -293,9 +312,17 @@ def _sqlite(url: URL) -> Engine:
 
 def _opener(path: Path) -> Callable[[], sqlite3.Connection]:
     def connect() -> sqlite3.Connection:
+        mode = "rw" if _is_ours_to_write(path) else "ro"
+        if mode == "ro" and _is_resting_wal(path):
+            raise ConfigError(
+                "The source cannot be read without leaving files beside it",
+                why=f"{path} is in WAL mode and nobody has it open; reading it with no right to "
+                "write it would leave lock files there that its owner could not write.",
+                fix="read it as the file's owner, or while the application has it open",
+            )
         try:
             connection = sqlite3.connect(
-                f"file:{quote(str(path.absolute()))}?mode=ro",
+                f"file:{quote(str(path.absolute()))}?mode={mode}",
                 uri=True,
                 isolation_level=None,
                 check_same_thread=False,
@@ -307,8 +334,33 @@ def _opener(path: Path) -> Callable[[], sqlite3.Connection]:
                 why=f"{path}: {exc}.",
                 fix="check the file's permissions",
             ) from exc
+        connection.execute("PRAGMA query_only = ON")
         # Bytes that are not UTF-8 reach the one owner they belong to, instead of ending the page.
         connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
         return connection
 
     return connect
+
+
+def _is_ours_to_write(path: Path) -> bool:
+    """Whether SQLite may tidy up its own lock files behind a reader.
+
+    With ``mode=ro`` it leaves ``-wal`` and ``-shm`` files beside a database in WAL mode, with the
+    reader's owner and rights, and the application may then no longer write.
+    """
+    return os.access(path, os.W_OK) and os.access(path.absolute().parent, os.W_OK)
+
+
+def _is_resting_wal(path: Path) -> bool:
+    """Whether the file is in WAL mode and no process has it open.
+
+    Source:
+        The SQLite file format: byte 18 of the header is 2 in WAL mode.
+    """
+    try:
+        with path.open("rb") as file:
+            header = file.read(20)
+    except OSError:
+        return False
+    in_wal_mode = header.startswith(b"SQLite format 3") and header[18:19] == b"\x02"
+    return in_wal_mode and not path.with_name(f"{path.name}-shm").exists()

@@ -10,7 +10,6 @@ import json
 import math
 import uuid
 from collections.abc import Sequence
-from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,7 +18,6 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from undrift.fingerprint import is_storable_id
 
 _MAX_BIGINT = 2**63
-_MAX_NUMERIC_DIGITS = 16_000  # PostgreSQL's numeric ends somewhat later
 
 Expression = sa.ColumnElement[Any]
 
@@ -142,7 +140,8 @@ def _python_type(column: sa.Column[Any]) -> type:
         found = column.type.python_type
     except NotImplementedError:
         return object
-    return found if found in (int, str, uuid.UUID, Decimal) else object
+    # Numerics print in several ways (1.5 and 1.50), so they are told apart by their texts.
+    return found if found in (int, str, uuid.UUID) else object
 
 
 def _converted(owner: str, python_type: type) -> object:
@@ -150,20 +149,11 @@ def _converted(owner: str, python_type: type) -> object:
         return owner
     try:
         value = python_type(owner)
-    except (ValueError, InvalidOperation):
+    except ValueError:
         return None
     if isinstance(value, int) and not -_MAX_BIGINT <= value < _MAX_BIGINT:
         return None
     # Databases differ in what they make of NaN, and nobody is called so.
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    if isinstance(value, Decimal) and not (
-        value.is_finite() and _digits(value) <= _MAX_NUMERIC_DIGITS
-    ):
-        return None
     return value
-
-
-def _digits(value: Decimal) -> int:
-    exponent = value.as_tuple().exponent
-    return max(abs(value.adjusted()), abs(exponent) if isinstance(exponent, int) else 0)
