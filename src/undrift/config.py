@@ -277,7 +277,7 @@ def _invalid(
         return ConfigError(
             f"The setting {setting} is not usable",
             why=f"{first['msg']} (read from {where}).",
-            fix="see the configuration reference for what it takes",
+            fix=f"correct it; the example in the README shows what {_setting_of(path)} takes",
         )
     known = _known_keys(path[:-1])
     nearest = get_close_matches(str(path[-1]), known, n=1, cutoff=0.5)
@@ -287,6 +287,11 @@ def _invalid(
         why=f"{where} holds it and undrift has no such setting; {hint}",
         fix="correct the name, or remove it",
     )
+
+
+def _setting_of(path: list[int | str]) -> str:
+    names = [str(part) for part in path if isinstance(part, str)]
+    return f"[[entity]] {names[-1]}" if path[:1] == ["entity"] else ".".join(names)
 
 
 def _origin_of(
