@@ -85,3 +85,33 @@ def test_swapped_records_stay_where_the_budget_does_not_reach_for_all(world: Wor
     assert {hit.key for hit in world.sides.search("1", "keeps books").hits} == KEYS
     assert world.sides.sync("1").is_in_sync
     world.assert_store_holds({"1": THREE})
+
+
+def test_swapped_records_are_not_torn_apart_by_the_batches_of_a_large_owner(sqlite: World) -> None:
+    """400 of 5,100 records lie in each other's places: one batch must hold all that they need."""
+    texts = [f"Skill {n}" for n in range(5_100)]
+    sqlite.bring_in_sync({"1": document(skills=texts)})
+    rotated = list(sqlite.store.identities().items())[:400]
+    entity_ids = [identity.key.id for identity, _ in rotated]
+    sqlite.store.database.run_many(
+        f"UPDATE {sqlite.store.vectors} SET entity_id = :entity_id WHERE vector_id = :vector_id",
+        [
+            {"vector_id": vector_id, "entity_id": entity_id}
+            for (_, vector_id), entity_id in zip(
+                rotated, [*entity_ids[1:], entity_ids[0]], strict=True
+            )
+        ],
+    )
+    seen: set[int] = set()
+
+    def count(failpoint: str) -> None:
+        seen.add(len({row["entity_id"] for row in sqlite.store.managed().values()}))
+
+    previous = install(count)
+    try:
+        report = sqlite.sides.sync("1", force=True)
+    finally:
+        install(previous)
+
+    assert report.is_in_sync
+    assert seen == {5_100}
