@@ -247,7 +247,7 @@ class Undrift:
         Raises:
             ConfigError: a side is not what the configuration says.
             UnknownStateError: a side cannot be reached at all.
-            InvalidDocument: the given profile cannot be read as entities.
+            InvalidDocument: the given profile cannot be read as entities, and the source's can.
             ProfileOutdated: the source holds something else; nothing was written.
 
         Safety:
@@ -330,6 +330,12 @@ class Undrift:
                 "profile= needs a document layout",
                 why="the entities come from tables, one row each, so there is no profile to give.",
                 fix="leave profile= out",
+            )
+        if not isinstance(profile, Mapping):
+            raise ConfigError(
+                "profile= is not a document",
+                why=f"it is a {type(profile).__name__}, and a profile is an object.",
+                fix="hand over the decoded document, a dict",
             )
         from undrift.sources.documents import GivenProfile
         from undrift.sources.paths import PathTree

@@ -34,7 +34,12 @@ class DocumentContent:
     @property
     def digest(self) -> bytes:
         """A hash of the raw documents."""
-        return content_digest(map(repr, self._documents))
+        try:
+            return content_digest(map(repr, self._documents))
+        except RecursionError as exc:
+            raise InvalidDocument(
+                self.owner_id, why="a value in it is nested too deeply.", fix="flatten it"
+            ) from exc
 
     def elements(self) -> Sequence[Sequence[Element]]:
         """The elements at the configured paths, of all the owner's rows."""
