@@ -27,14 +27,14 @@ class Publication:
     """One owner's part of a publish, ready to be sent.
 
     Attributes:
-        unembedded: writes left out because no vector could be had for their text.
+        together: how many writes at the end replace one another's records, and so go in one call.
         error: why the store did not take it.
     """
 
     owner_id: str
     writes: list[Record] = field(default_factory=list)
     deletes: list[Deletion] = field(default_factory=list)
-    unembedded: int = 0
+    together: int = 0
     error: UndriftError | None = None
 
     @property
@@ -54,18 +54,15 @@ def publication_of(
         with_deletes: False keeps every deletion aside.
     """
     publication = Publication(plan.owner_id)
+    is_complete = all(w.stamp.text_hash in vectors for w in plan.writes if w.needs_embedding)
     for write in plan.writes:
-        if write.evicts and publication.unembedded:
-            publication.unembedded += 1
-            continue  # these come last: what it would replace may be among the missing
         embedding = vectors.get(write.stamp.text_hash) if write.needs_embedding else None
-        if write.needs_embedding and embedding is None:
-            publication.unembedded += 1
-            continue
+        if (write.needs_embedding and embedding is None) or (write.evicts and not is_complete):
+            continue  # what an evicting write would replace may be the record of a missing one
         text = write.entity.text[:MAX_EMBEDDED_CHARACTERS]
-        record = Record(write.stamp, text, write.entity.metadata_json, embedding)
-        publication.writes.append(record)
-    if with_deletes and not publication.unembedded:
+        publication.writes.append(Record(write.stamp, text, write.entity.metadata_json, embedding))
+        publication.together += write.evicts
+    if with_deletes and is_complete:
         publication.deletes.extend(plan.deletes)
     return publication
 
@@ -132,7 +129,7 @@ def _publish_large(store: VectorStore, publication: Publication, listener: Liste
     owner = publication.owner_id
     done = 0
     try:
-        for number, batch in enumerate(_slices(publication.writes), start=1):
+        for number, batch in enumerate(_write_batches(publication), start=1):
             store.publish(batch, [])
             done += len(batch)
             listener(BatchWritten(owner, number, len(batch), done))
@@ -143,6 +140,14 @@ def _publish_large(store: VectorStore, publication: Publication, listener: Liste
             listener(BatchDeleted(owner, number, len(gone), done))
     except (WriteFailed, StoreUnavailable) as exc:
         publication.error = exc
+
+
+def _write_batches(publication: Publication) -> Iterator[Sequence[Record]]:
+    """Writes in batches; what replaces one another's records is never torn apart."""
+    alone = len(publication.writes) - publication.together
+    yield from _slices(publication.writes[:alone])
+    if publication.together:
+        yield publication.writes[alone:]
 
 
 def _slices(items: Sequence[T]) -> Iterator[Sequence[T]]:
