@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 from textwrap import dedent
-from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -330,15 +329,17 @@ def test_signal_ends_a_query_under_way(
     with psycopg.connect(url) as blocking, psycopg.connect(url, autocommit=True) as watching:
         blocking.execute("LOCK TABLE profiles IN ACCESS EXCLUSIVE MODE")
         process = postgres_shell.start("undrift", "check", "--user-id=1", "--output=jsonl")
-        waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        waiting = (
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        )
         while watching.execute(waiting).fetchone() == (0,):
             assert process.poll() is None
         process.send_signal(number)
         with process:
             out, err = process.communicate(timeout=60)
         ended = Ran(process.returncode, out, err)
-        idle = f"{waiting} AND datname = '{urlsplit(url).path[1:]}'"
-        assert watching.execute(idle).fetchone() == (0,)
+        assert watching.execute(waiting).fetchone() == (0,)
     assert ended.code == code
     assert ended.lines[-1]["error"]["what"] == f"Interrupted by {number.name}"
     assert "Traceback" not in err

@@ -42,8 +42,9 @@ class Interrupts:
     """Turns the first signal into `Interrupted`; a second one ends the process at once.
 
     Safety:
-        An exception out of a signal handler can get lost, for instance in a destructor. `watched`
-        therefore looks again between any two items.
+        An exception out of a signal handler can get lost, for instance in a destructor or while a
+        module is imported. `watched` therefore looks again between any two items, and
+        `raise_received` where nothing has been asked of a server yet.
     """
 
     def __init__(self) -> None:
@@ -67,8 +68,12 @@ class Interrupts:
         """*items*, until a signal has arrived."""
         for item in items:
             yield item
-            if self._received is not None:
-                raise Interrupted(self._received)
+            self.raise_received()
+
+    def raise_received(self) -> None:
+        """Raise `Interrupted` if a signal has arrived whose exception got lost."""
+        if self._received is not None:
+            raise Interrupted(self._received)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self._received is not None:

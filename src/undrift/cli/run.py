@@ -120,6 +120,7 @@ class OwnersRun:
 
     def _results(self) -> Iterator[Result]:
         with _opened(self._terminal, self._view) as sides:
+            self._interrupts.raise_received()
             self._confirm(self._terminal)
             yield from self._work(sides, self._listen)
 
