@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import pytest
@@ -62,6 +63,20 @@ class Ran:
         return error
 
 
+class Program(subprocess.Popen[str]):
+    """A program that does not outlive the test that started it: a hang must not become CI's."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if kind is not None:
+            self.kill()
+        super().__exit__(kind, value, traceback)
+
+
 class Shell:
     """A folder, an environment and two databases, to run commands in.
 
@@ -112,7 +127,7 @@ class Shell:
         variables: Mapping[str, str] | None = None,
     ) -> subprocess.Popen[str]:
         """Start the installed program."""
-        return subprocess.Popen(
+        return Program(
             [Path(sys.executable).with_name(command), *arguments],
             stdin=subprocess.DEVNULL,
             stdout=stdout,
