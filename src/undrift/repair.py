@@ -7,7 +7,7 @@ A refused write is no error; the verification reads both sides again and decides
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from threading import Lock
 
@@ -26,7 +26,8 @@ from undrift.events import Listener, RepairStarted, ignore
 from undrift.failpoints import reach
 from undrift.guard import DeleteBudget
 from undrift.look import Look, Sides
-from undrift.model import Entity, Outcome, Stamp, SyncReport, SyncStatus
+from undrift.model import Outcome, Stamp, SyncReport, SyncStatus
+from undrift.occupancy import Occupants
 from undrift.plan import Plan, plan_owner, texts_to_embed
 from undrift.publish import Publication, publication_of, publish
 
@@ -119,6 +120,7 @@ class Repairer:
         self._with_deletes = with_deletes
         self._budget = budget
         self._max_embeddings = max_embeddings
+        self._occupants = Occupants(sides, self._embed_texts, listener)
         self.is_budget_spent = False
         self.stop: SafetyStop | None = None
 
@@ -195,6 +197,10 @@ class Repairer:
             force=force,
             occupied=occupied,
         )
+
+    def _embed_texts(self, texts: Mapping[str, str]) -> EmbeddingResult:
+        with self._embedding:
+            return self._embedder.embed(texts)
 
     # --- embed --------------------------------------------------------------------------------
 
@@ -319,72 +325,21 @@ class Repairer:
             for record in repair.publication.writes
             if (record.stamp.kind, record.stamp.entity_id) not in diff.kept
         ]
-        occupied: dict[str, int] = {}
-        if refused:
-            # Written, yet not among the owner's records: something else lives under that id.
-            try:
-                found = list(self._sides.store.stamps_by_vector_id(refused))
-            except UnknownStateError as exc:
-                repair.end(Outcome.UNKNOWN, _unverified_because(exc))
-                return
-            namespace = self._sides.store.namespace
-            if any(stamp.namespace != namespace for stamp in found):
-                repair.end(Outcome.FAILED, _occupied(repair.owner_id))
-                return
-            if not self._make_way(found):
-                repair.end(Outcome.FAILED, _held_by_another(repair.owner_id, found))
-                return
-            occupied = {stamp.vector_id: stamp.version for stamp in found}
-        self._plan(repair, occupied=occupied)
-
-    def _make_way(self, found: Sequence[Stamp]) -> bool:
-        """Give those of *found* that are other owners' live records a place of their own.
-
-        Returns:
-            Whether the read-back shows that nobody would lose anything if *found* were replaced.
-        """
-        owners = sorted({stamp.owner_id for stamp in found if stamp.owner_id})
-        in_the_way = {stamp.vector_id for stamp in found}
-        for look in self._sides.look(owners, first="store").values():
-            if look.error is not None:
-                return False
-            self._rehome(self._sides.diff(look), in_the_way)
-        after = self._sides.look(owners, first="store").values()
-        return not any(
-            look.error is not None or _live_under(self._sides.diff(look), in_the_way)
-            for look in after
-        )
-
-    def _rehome(self, diff: OwnerDiff, vector_ids: Collection[str]) -> None:
-        """Write those live entities of *diff* that lie under *vector_ids* under their own ids."""
-        entities = _live_under(diff, vector_ids)
-        if not entities:
+        try:
+            occupied = self._occupants.versions_under(repair.owner_id, refused)
+        except UnknownStateError as exc:
+            repair.end(Outcome.UNKNOWN, _unverified_because(exc))
             return
-        store = self._sides.store
-        plan = plan_owner(
-            replace(diff, missing=entities, changed=(), wrong_model=(), stale=()),
-            namespace=store.namespace,
-            model=self._sides.model,
-        )
-        with self._embedding:
-            result = self._embedder.embed(texts_to_embed([plan]))
-        publish(store, [publication_of(plan, result.vectors, with_deletes=False)], self._listener)
+        except (WriteFailed, EmbeddingFailed) as exc:
+            repair.end(Outcome.FAILED, exc)
+            return
+        self._plan(repair, occupied=occupied)
 
     def _give_up(self, repair: Repair, previous: OwnerDiff, diff: OwnerDiff) -> None:
         if self._is_repaired(_unmoved(previous, diff)):
             repair.end(Outcome.IN_MOTION, _not_verified(repair.owner_id, moving=True))
         else:
             repair.end(Outcome.FAILED, _not_verified(repair.owner_id, moving=False))
-
-
-def _live_under(diff: OwnerDiff, vector_ids: Collection[str]) -> tuple[Entity, ...]:
-    """The entities that the source wants and whose record lies under one of *vector_ids*."""
-    wanted = diff.wanted.entities if diff.wanted is not None else {}
-    return tuple(
-        wanted[identity]
-        for identity, stamp in diff.kept.items()
-        if identity in wanted and stamp.vector_id in vector_ids
-    )
 
 
 def _unmoved(previous: OwnerDiff, diff: OwnerDiff) -> OwnerDiff:
@@ -421,24 +376,6 @@ def _unverified_because(cause: UndriftError) -> UndriftError:
     )
     error.__cause__ = cause
     return error
-
-
-def _occupied(owner_id: str) -> WriteFailed:
-    return WriteFailed(
-        f"A vector of user {owner_id} cannot be written",
-        why="its vector_id is taken by a record outside the namespace, which is never touched.",
-        fix="remove that record, or restore its namespace, and sync again",
-    )
-
-
-def _held_by_another(owner_id: str, found: Sequence[Stamp]) -> WriteFailed:
-    others = ", ".join(sorted({ascii(stamp.owner_id) for stamp in found})[:5])
-    return WriteFailed(
-        f"A vector of user {owner_id} cannot be written",
-        why=f"its vector_id is taken by the only record of an entity of another user ({others}), "
-        "or it cannot be told whether it is.",
-        fix="run the sync again; if it persists, sync that user with --force first",
-    )
 
 
 def _not_verified(owner_id: str, *, moving: bool) -> WriteFailed:
