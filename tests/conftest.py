@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -24,6 +25,10 @@ def pytest_configure() -> None:
         is_foreign = name in _FOREIGN_NAMES or name.startswith(_FOREIGN_PREFIXES)
         if is_foreign and not name.startswith(_OWN_PREFIX):
             del os.environ[name]
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # As a shell leaves it to what it starts in the background; the programs under test would
+        # inherit it, and rightly take no notice of Ctrl-C.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if "CI" not in os.environ:  # there hypothesis picks its own profile, which is repeatable
         settings.register_profile("here", deadline=None)
         settings.load_profile("here")
