@@ -157,7 +157,6 @@ def test_results_are_told_by_the_given_renderers(tmp_path: Path) -> None:
     assert text.endswith("\n")
 
 
-@pytest.mark.skipif(not UNDRIFT.exists(), reason="the command is not installed here")
 def test_every_command_that_the_story_shows_runs_in_the_folder(hashed: Told) -> None:
     variables = exported(hashed.text)
     assert hashed.commands
@@ -166,7 +165,6 @@ def test_every_command_that_the_story_shows_runs_in_the_folder(hashed: Told) -> 
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
 
 
-@pytest.mark.skipif(not UNDRIFT.exists(), reason="the command is not installed here")
 def test_playing_as_told_at_the_end_shows_drift_and_repairs_it(tmp_path: Path) -> None:
     told = tell(tmp_path / "demo")
     (statement,) = re.findall(r'sqlite3 app\.db "(.*)"', told.text)
