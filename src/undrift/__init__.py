@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from undrift.aio import AsyncUndrift
     from undrift.api import Setup, Undrift
+    from undrift.embedders.adapted import adapt_embedder
     from undrift.errors import (
         ConfigError,
         DimensionMismatch,
@@ -36,13 +37,19 @@ if TYPE_CHECKING:
         UnsupportedError,
         WriteFailed,
     )
+    from undrift.heal import HealPolicy, set_testing
     from undrift.model import (
+        Candidate,
         Cost,
         Entity,
         EntityId,
+        Found,
+        Heal,
+        Healing,
         Hit,
         Outcome,
         Read,
+        Retry,
         SearchResult,
         Stamp,
         SyncReport,
@@ -51,6 +58,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AsyncUndrift",
+    "Candidate",
     "ConfigError",
     "Cost",
     "DimensionMismatch",
@@ -58,6 +66,10 @@ __all__ = [
     "EmbeddingFailed",
     "Entity",
     "EntityId",
+    "Found",
+    "Heal",
+    "HealPolicy",
+    "Healing",
     "Hit",
     "IncompleteRead",
     "InvalidDocument",
@@ -65,6 +77,7 @@ __all__ = [
     "OwnerNotFound",
     "ProfileOutdated",
     "Read",
+    "Retry",
     "SafetyStop",
     "SearchResult",
     "Setup",
@@ -80,6 +93,8 @@ __all__ = [
     "UnsupportedError",
     "WriteFailed",
     "__version__",
+    "adapt_embedder",
+    "set_testing",
 ]
 
 __version__ = "0.1.0"
@@ -88,12 +103,20 @@ _HOMES = {
     "AsyncUndrift": "undrift.aio",
     "Setup": "undrift.api",
     "Undrift": "undrift.api",
+    "adapt_embedder": "undrift.embedders.adapted",
+    "HealPolicy": "undrift.heal",
+    "set_testing": "undrift.heal",
+    "Candidate": "undrift.model",
     "Cost": "undrift.model",
     "Entity": "undrift.model",
     "EntityId": "undrift.model",
+    "Found": "undrift.model",
+    "Heal": "undrift.model",
+    "Healing": "undrift.model",
     "Hit": "undrift.model",
     "Outcome": "undrift.model",
     "Read": "undrift.model",
+    "Retry": "undrift.model",
     "SearchResult": "undrift.model",
     "Stamp": "undrift.model",
     "SyncReport": "undrift.model",

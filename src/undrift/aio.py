@@ -11,7 +11,7 @@ from typing import Self, TypeVar
 from undrift.api import Owner, Profile, Setup, Undrift
 from undrift.config import Settings
 from undrift.events import Listener, ignore
-from undrift.model import SearchResult, SyncReport, SyncStatus
+from undrift.model import Entity, Found, Heal, Retry, SearchResult, SyncReport, SyncStatus
 
 T = TypeVar("T")
 
@@ -65,6 +65,20 @@ class AsyncUndrift:
         """See `Undrift.search`."""
         return await asyncio.to_thread(self._sides.search, owner, query, kinds=kinds, limit=limit)
 
+    async def entities(
+        self, owner: Owner, *, kinds: Sequence[str] | None = None
+    ) -> tuple[Entity, ...]:
+        """See `Undrift.entities`."""
+        return await asyncio.to_thread(self._sides.entities, owner, kinds=kinds)
+
+    async def resolve(self, owner: Owner, entity_id: str) -> Found | Retry:
+        """See `Undrift.resolve`."""
+        return await asyncio.to_thread(self._sides.resolve, owner, entity_id)
+
+    async def heal(self, owner: Owner) -> Heal:
+        """See `Undrift.heal`."""
+        return await asyncio.to_thread(self._sides.heal, owner)
+
     async def plan(
         self, owners: Iterable[Owner] | None, *, force: bool = False
     ) -> AsyncIterator[SyncReport]:
@@ -79,6 +93,7 @@ class AsyncUndrift:
         profile: Profile | None = None,
         *,
         force: bool = False,
+        is_guarded: bool = False,
         max_embeddings: int | None = None,
         listener: Listener = ignore,
     ) -> SyncReport:
@@ -88,6 +103,7 @@ class AsyncUndrift:
             owner,
             profile,
             force=force,
+            is_guarded=is_guarded,
             max_embeddings=max_embeddings,
             listener=listener,
         )

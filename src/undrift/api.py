@@ -12,23 +12,44 @@ from undrift.check import check_all, check_owners
 from undrift.config import (
     EMBEDDED_STORE,
     Settings,
+    embedder_options,
+    is_test_environment,
     load_settings,
     missing_source_url,
     missing_store_url,
     sqlite_url,
 )
-from undrift.embedders import DEFAULT_EMBEDDER, open_embedder
-from undrift.errors import ConfigError, DimensionMismatch, UnsupportedError
+from undrift.embedders import DEFAULT_EMBEDDER, as_embedder, close_embedder, open_embedder
+from undrift.embedders.adapted import EmbeddingModel
+from undrift.errors import ConfigError, DimensionMismatch, OwnerNotFound, UnsupportedError
 from undrift.events import Listener, StoreCreated, ignore
 from undrift.fleet import pages_of
 from undrift.given import GivenSource
 from undrift.guard import DeleteLimit
+from undrift.heal import DEFAULT_POLICY, Healer, HealPolicy, is_testing
 from undrift.look import Sides
 from undrift.mapping import DocumentTable, default_entities
 from undrift.mapping import Mapping as SourceMapping
-from undrift.model import SearchResult, SyncReport, SyncStatus
-from undrift.ports import Embedder, OwnerContent, Source, VectorStore
+from undrift.model import (
+    Entity,
+    Found,
+    Heal,
+    Healing,
+    Retry,
+    SearchResult,
+    SyncReport,
+    SyncStatus,
+)
+from undrift.ports import (
+    DocumentEditor,
+    EditableSource,
+    Embedder,
+    OwnerContent,
+    Source,
+    VectorStore,
+)
 from undrift.render import Renderer
+from undrift.resolve import read_wanted, resolve_entity
 from undrift.search import search_owner
 from undrift.sources import open_source
 from undrift.stores import open_store
@@ -59,10 +80,13 @@ class Undrift:
         source: a URL, or any `Source`; None if every profile is handed over by ``profile=``.
         store: a URL, or any `VectorStore`; None means the embedded store when the source is a
             SQLite file.
-        embedder: a name such as ``local`` or ``hashing``, or any `Embedder`.
+        embedder: a name such as ``local`` or ``openai:text-embedding-3-small``, any `Embedder`, or
+            any object with ``embed_documents`` and ``embed_query`` that says which model it is; see
+            `adapt_embedder`.
         mapping: what becomes an entity; None means the career profile's layout.
         namespace: which records of the store belong to this configuration.
         keep_text: whether the store keeps texts and metadata beside the vectors.
+        heal: when `search` and `resolve` may set off a repair; never in a test environment.
 
     Raises:
         ConfigError: something is missing or malformed. Nothing is connected to before the first
@@ -78,10 +102,11 @@ class Undrift:
         *,
         source: str | Source | None = None,
         store: str | VectorStore | None = None,
-        embedder: str | Embedder = DEFAULT_EMBEDDER,
+        embedder: str | Embedder | EmbeddingModel = DEFAULT_EMBEDDER,
         mapping: SourceMapping | None = None,
         namespace: str = "default",
         keep_text: bool = True,
+        heal: HealPolicy = DEFAULT_POLICY,
     ) -> None:
         self._mapping = mapping or SourceMapping(
             documents=DocumentTable(), entities=default_entities()
@@ -100,7 +125,12 @@ class Undrift:
         if isinstance(store, str):
             store = open_store(store, namespace=namespace, keep_text=keep_text)
         self._store = store
-        self._embedder = open_embedder(embedder) if isinstance(embedder, str) else embedder
+        if isinstance(embedder, str):
+            embedder = open_embedder(embedder, embedder_options())
+        self._embedder = as_embedder(embedder)
+        self._editor: DocumentEditor | None = None
+        self._is_test_environment = is_test_environment()
+        self._healer = Healer(lambda owner_id: self.sync(owner_id, is_guarded=True), heal)
 
     @classmethod
     def from_env(
@@ -127,14 +157,57 @@ class Undrift:
         source = open_source(settings.source_url, settings.mapping, renderer.fields)
         if settings.store_url is None:
             raise missing_store_url(settings.source_url)
-        return cls(
+        sides = cls(
             source=source,
             store=settings.store_url,
-            embedder=settings.embedder,
+            embedder=open_embedder(settings.embedder, settings.embedder_options),
             mapping=settings.mapping,
             namespace=settings.namespace,
             keep_text=settings.keep_text,
+            heal=settings.heal,
         )
+        sides._is_test_environment |= settings.environment == "test"
+        return sides
+
+    @property
+    def is_testing(self) -> bool:
+        """Whether this is a test environment, in which nothing is synced by itself."""
+        return self._is_test_environment or is_testing()
+
+    @property
+    def mapping(self) -> SourceMapping:
+        """What becomes an entity."""
+        return self._mapping
+
+    @property
+    def renderer(self) -> Renderer:
+        """Turns an owner's content into entities; immutable, any thread may use it."""
+        return self._renderer
+
+    @property
+    def documents(self) -> DocumentEditor:
+        """Changes owners' documents in the source, each under its row's lock.
+
+        Raises:
+            UnsupportedError: the entities come from tables, or the source cannot be written.
+        """
+        if self._mapping.documents is None:
+            raise UnsupportedError(
+                "Only documents can be edited",
+                why="the entities come from tables, one row each, and which of their columns a "
+                "change belongs into is the application's knowledge.",
+                fix="write the row with your own SQL, then call sync(owner)",
+            )
+        if not isinstance(self._source, EditableSource):
+            raise UnsupportedError(
+                "This source cannot be edited",
+                why="there is none, or it is not one of undrift's own.",
+                fix="open the source by its URL, or write it by your own means and call "
+                "sync(owner)",
+            )
+        if self._editor is None:
+            self._editor = self._source.editor()
+        return self._editor
 
     # --- looking ------------------------------------------------------------------------------
 
@@ -211,8 +284,67 @@ class Undrift:
             ConfigError: an empty query, an unknown kind, a limit out of range.
             UnknownStateError: a side could not be read; hits are never returned unjoined.
         """
-        sides = self._sides()
-        return search_owner(sides, self._embedder, str(owner), query, kinds=kinds, limit=limit)
+        result = search_owner(
+            self._sides(), self._embedder, str(owner), query, kinds=kinds, limit=limit
+        )
+        if not result.met_drift:
+            return result
+        if self.is_testing:
+            return replace(result, healing=Healing.SWITCHED_OFF)
+        return replace(result, healing=self._healer.mark(result.owner_id).healing)
+
+    def entities(self, owner: Owner, *, kinds: Sequence[str] | None = None) -> tuple[Entity, ...]:
+        """What the source holds of *owner* now; the store is not asked.
+
+        Args:
+            kinds: only these; None means all.
+
+        Order:
+            The source's own. Entities without a text are left out.
+
+        Raises:
+            OwnerNotFound: the source does not have the owner.
+            UnknownStateError: the source could not be read.
+        """
+        wanted = read_wanted(self._source_only(), str(owner))
+        if wanted is None:
+            raise OwnerNotFound(str(owner), in_source_only=True)
+        found = wanted.entities.values()
+        return tuple(entity for entity in found if kinds is None or entity.kind in kinds)
+
+    def resolve(self, owner: Owner, entity_id: str) -> Found | Retry:
+        """Whether the source has the entity; for any tool that takes an id from a search.
+
+        An id that the source does not have sets off a heal of *owner* and is answered with what
+        there is instead. The call waits for the heal as long as the `HealPolicy` says.
+
+        Args:
+            entity_id: ``kind:id``, as hits print their ``key``.
+
+        Raises:
+            ConfigError: *entity_id* names no configured kind.
+            OwnerNotFound: neither side has the owner.
+            UnknownStateError: the source could not be read.
+
+        Safety:
+            Any number of threads may ask: an owner has one heal in flight. A store that is down is
+            told in the answer and loses nothing.
+        """
+        return resolve_entity(self._source_only(), str(owner), entity_id, self.heal)
+
+    def heal(self, owner: Owner) -> Heal:
+        """Check one owner and sync it if it is out of sync, as a reader does who met drift.
+
+        One heal is in flight per owner; who asks meanwhile waits for the same one. Nothing is done
+        within the cool-down, in a test environment, or where healing is switched off. Deletes pass
+        the default guard, and a store that does not exist is not created.
+
+        Returns:
+            How it went; errors are in it and not raised.
+        """
+        if self.is_testing:
+            return Heal(owner_id=str(owner), healing=Healing.SWITCHED_OFF)
+        return self._healer.heal(str(owner))
 
     # --- repairing ----------------------------------------------------------------------------
 
@@ -231,6 +363,7 @@ class Undrift:
         profile: Profile | None = None,
         *,
         force: bool = False,
+        is_guarded: bool = False,
         max_embeddings: int | None = None,
         listener: Listener = ignore,
     ) -> SyncReport:
@@ -240,6 +373,8 @@ class Undrift:
             profile: the owner's document; must be what the source holds. With no source
                 configured it is the truth, and the report says so.
             force: rewrite and re-embed everything, without a gap.
+            is_guarded: nobody has named this owner by hand, so the default guard decides on its
+                deletes (the report carries `SafetyStop`), and no store is created.
             max_embeddings: texts that may be embedded; when they are used up, the report carries
                 `EmbeddingBudgetSpent` and what was written stays.
             listener: told about every batch.
@@ -256,6 +391,8 @@ class Undrift:
         """
         owner_id = str(owner)
         options = SyncOptions(force=force, max_embeddings=max_embeddings, listener=listener)
+        if is_guarded and profile is None:
+            return self._synchronizer(options, may_create=False).sync_guarded(owner_id)
         if profile is None:
             return next(self._synchronizer(options).sync_owners([owner_id]))
         content = self._given(owner_id, profile)
@@ -308,10 +445,14 @@ class Undrift:
     # --- plumbing -----------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Give back all connections. Safe to call twice."""
+        """End healing and give back all connections. Safe to call twice."""
+        self._healer.close()
+        if self._editor is not None:
+            self._editor.close()
         if self._source is not None:
             self._source.close()
         self._store.close()
+        close_embedder(self._embedder)
 
     def __enter__(self) -> Self:
         return self
@@ -367,8 +508,25 @@ class Undrift:
             against=against,
         )
 
+    def _source_only(self) -> Sides:
+        """The source, with a store that is not looked at."""
+        if self._source is None:
+            raise missing_source_url()
+        self._source.describe()
+        return Sides(
+            source=self._source,
+            store=self._store,
+            renderer=self._renderer,
+            model=self._embedder.model,
+            store_exists=False,
+        )
+
     def _synchronizer(
-        self, options: SyncOptions, content: OwnerContent | None = None
+        self,
+        options: SyncOptions,
+        content: OwnerContent | None = None,
+        *,
+        may_create: bool = True,
     ) -> Synchronizer:
         sides = self._sides(content)
         info = sides.source.describe()
@@ -378,6 +536,13 @@ class Undrift:
                 why=f"{info.location} may lag behind its primary, and what it does not show yet "
                 "would be deleted.",
                 fix="sync from the primary; a standby serves check and search",
+            )
+        if not sides.store_exists and not may_create:
+            raise ConfigError(
+                "The vector store does not exist yet",
+                why=f"nothing has been created at {self._store.describe().location}, and only a "
+                "sync that a person runs creates it.",
+                fix="run `undrift sync --all`",
             )
         if not sides.store_exists:
             dimension = self._embedder.dimension

@@ -18,7 +18,9 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from undrift.embedders.options import EmbedderOptions, with_openai_variables
 from undrift.errors import ConfigError
+from undrift.heal import DEFAULT_POLICY, HealPolicy
 from undrift.mapping import KIND_DEFAULTS, DocumentTable, EntitySpec, Mapping, default_entities
 
 FILE_NAME = "undrift.toml"
@@ -31,6 +33,8 @@ _SHORT_NAMES = {
 }
 
 Name = Annotated[str, Field(pattern=r"^[^:\s\x00]{1,100}$")]
+
+_OPTIONS = EmbedderOptions()
 
 
 class _Section(BaseModel):
@@ -70,6 +74,22 @@ class _Store(_Section):
 
 class _Embedder(_Section):
     name: str = "local"
+    base_url: str | None = None
+    api_key: str | None = None
+    dimension: int | None = Field(default=None, ge=1, le=16_000)
+    batch_texts: int = Field(default=_OPTIONS.batch_texts, ge=1, le=2048)
+    timeout_seconds: float = Field(default=_OPTIONS.timeout_seconds, gt=0, le=600)
+    max_attempts: int = Field(default=_OPTIONS.max_attempts, ge=1, le=20)
+    max_text_tokens: int = Field(default=_OPTIONS.max_text_tokens, ge=16, le=1_000_000)
+    document_prefix: str = Field(default="", max_length=1000)
+    query_prefix: str = Field(default="", max_length=1000)
+    revision: str = Field(default="", pattern=r"^[^:@\s\x00]{0,100}$")
+
+
+class _Heal(_Section):
+    enabled: bool = True
+    wait_seconds: float = Field(default=DEFAULT_POLICY.wait_seconds, ge=0, le=600)
+    cool_down_seconds: float = Field(default=DEFAULT_POLICY.cool_down_seconds, ge=0, le=86_400)
 
 
 class _File(_Section):
@@ -77,6 +97,7 @@ class _File(_Section):
     entity: list[_Entity] = []
     store: _Store = _Store()
     embedder: _Embedder = _Embedder()
+    heal: _Heal = _Heal()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +107,7 @@ class Settings:
     Attributes:
         source_url: None when no source is configured.
         store_url: None when nothing names a store and none can be chosen safely.
+        heal: when a reader may set off a repair.
         environment: ``test`` where nothing is to be repaired by itself; what a person or a program
             asks for is done all the same.
         file: the configuration file that was read, if there is one.
@@ -97,12 +119,17 @@ class Settings:
     namespace: str = "default"
     keep_text: bool = True
     embedder: str = "local"
+    embedder_options: EmbedderOptions = _OPTIONS
+    heal: HealPolicy = DEFAULT_POLICY
     environment: Literal["test"] | None = None
     file: Path | None = None
 
 
 def load_settings(
-    config: str | Path | None = None, *, environ: Dict[str, str] | None = None
+    config: str | Path | None = None,
+    *,
+    environ: Dict[str, str] | None = None,
+    without_file: bool = False,
 ) -> Settings:
     """Read the settings.
 
@@ -110,12 +137,13 @@ def load_settings(
         config: the configuration file; None means ``UNDRIFT_CONFIG``, or ``undrift.toml`` in the
             working directory if there is one.
         environ: the environment; None means this process's.
+        without_file: read the environment only, whatever file there is.
 
     Raises:
         ConfigError: a file that is missing or malformed, an unknown setting, an unusable value.
     """
     environment = os.environ if environ is None else environ
-    file = _find_file(config, environment)
+    file = None if without_file else _find_file(config, environment)
     written = _read_file(file) if file is not None else {}
     merged, variables = _with_environment(written, environment)
     try:
@@ -135,9 +163,45 @@ def load_settings(
         namespace=parsed.store.namespace,
         keep_text=parsed.store.keep_text,
         embedder=parsed.embedder.name,
-        environment="test" if environment.get("UNDRIFT_ENV") == "test" else None,
+        embedder_options=_embedder_options(parsed.embedder, environment, variables),
+        heal=HealPolicy(
+            is_enabled=parsed.heal.enabled,
+            wait_seconds=parsed.heal.wait_seconds,
+            cool_down_seconds=parsed.heal.cool_down_seconds,
+        ),
+        environment="test" if is_test_environment(environ) else None,
         file=file,
     )
+
+
+def set_by_variables(
+    config: str | Path | None = None, *, environ: Dict[str, str] | None = None
+) -> Dict[str, str]:
+    """Which variable decides a setting, by the setting's dotted name, sorted.
+
+    Raises:
+        ConfigError: the file is missing or malformed.
+    """
+    environment = os.environ if environ is None else environ
+    file = _find_file(config, environment)
+    written = _read_file(file) if file is not None else {}
+    _, variables = _with_environment(written, environment)
+    decided = {".".join(path): variable for path, variable in variables.items()}
+    for section, settings in written.items():
+        for key, value in settings.items() if isinstance(settings, dict) else ():
+            if isinstance(value, str) and value.startswith("env:"):
+                decided.setdefault(f"{section}.{key}", value.removeprefix("env:"))
+    return dict(sorted(decided.items()))
+
+
+def is_test_environment(environ: Dict[str, str] | None = None) -> bool:
+    """Whether ``UNDRIFT_ENV=test`` says that nothing is to be repaired by itself.
+
+    Args:
+        environ: the environment; None means this process's.
+    """
+    environment = os.environ if environ is None else environ
+    return environment.get("UNDRIFT_ENV") == "test"
 
 
 def sqlite_url(path: Path) -> str:
@@ -266,6 +330,44 @@ def _resolve(value: str | None, setting: str, environ: Dict[str, str]) -> str | 
     return found or None
 
 
+def embedder_options(environ: Dict[str, str] | None = None) -> EmbedderOptions:
+    """What the environment says for an embedder that is opened by its name alone.
+
+    Args:
+        environ: the environment; None means this process's.
+    """
+    return with_openai_variables(EmbedderOptions(), os.environ if environ is None else environ)
+
+
+def _embedder_options(
+    section: _Embedder, environ: Dict[str, str], variables: Dict[tuple[str, ...], str]
+) -> EmbedderOptions:
+    if not section.name.startswith("openai"):
+        # A name from the environment must not trip over what the file says for another embedder.
+        return EmbedderOptions(dimension=section.dimension)
+    written = section.api_key or ""
+    key_variable = variables.get(("embedder", "api_key"))
+    if written.startswith("env:"):
+        key_variable = written.removeprefix("env:")
+        written = environ.get(key_variable, "")
+    elif written and key_variable is None:
+        raise ConfigError(
+            "The embedding server's key stands in the configuration file",
+            why=f"embedder.api_key in {FILE_NAME} is not a reference to a variable, and files are "
+            "copied, committed and shown.",
+            fix="write api_key = 'env:OPENAI_API_KEY', or another variable's name, export that one "
+            "and remove the key from the file",
+        )
+    given = section.model_dump(exclude={"name", "base_url", "api_key"})
+    options = EmbedderOptions(
+        **given,
+        base_url=_resolve(section.base_url, "embedder.base_url", environ),
+        api_key=written or None,
+        key_variable=key_variable,
+    )
+    return with_openai_variables(options, environ)
+
+
 def _invalid(
     exc: ValidationError, file: Path | None, variables: Dict[tuple[str, ...], str]
 ) -> ConfigError:
@@ -312,6 +414,7 @@ def _known_keys(path: list[int | str]) -> list[str]:
         "entity": _Entity,
         "store": _Store,
         "embedder": _Embedder,
+        "heal": _Heal,
     }
     name = ".".join(part for part in path if isinstance(part, str))
     return sorted(sections.get(name, _File).model_fields)

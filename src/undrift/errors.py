@@ -67,11 +67,16 @@ class ConfigError(UndriftError):
 class OwnerNotFound(ConfigError):
     """Neither the source nor the store has this owner."""
 
-    def __init__(self, owner_id: str) -> None:
+    def __init__(self, owner_id: str, *, in_source_only: bool = False) -> None:
+        """Say so.
+
+        Args:
+            in_source_only: the store was not asked.
+        """
+        store = "" if in_source_only else ", and the store has no vectors of it"
         super().__init__(
             f"No such user: {owner_id}",
-            why="a complete read of the source does not show this owner, and the store has no "
-            "vectors of it.",
+            why=f"a complete read of the source does not show this owner{store}.",
             fix="check the id's spelling; it must be printed exactly as the owner column prints it",
         )
         self.owner_id = owner_id

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from undrift.errors import UndriftError
 
@@ -283,9 +283,127 @@ class SearchResult:
     Attributes:
         hits: best first; never an entity that the source does not have.
         stale_ids: what the store offered and the source no longer has.
+        healing: what was set off because the search met drift; None if it met none.
+        notes: what a person should know besides, such as "store not created yet".
     """
 
     owner_id: str
     query: str
     hits: tuple[Hit, ...]
     stale_ids: tuple[EntityId, ...] = ()
+    healing: Healing | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def met_drift(self) -> bool:
+        """Whether the store offered something that is gone, or older than the source."""
+        return bool(self.stale_ids) or any(hit.changed for hit in self.hits)
+
+
+# --- heal and resolve -------------------------------------------------------------------------
+
+
+class Healing(StrEnum):
+    """What became of the repair that a reader set off."""
+
+    HEALED = "healed"
+    """The owner was out of sync; it is repaired, and both sides were read again."""
+    NOT_NEEDED = "not_needed"
+    """Both sides were read and agree."""
+    PENDING = "pending"
+    """It goes on in the background."""
+    COOLING_DOWN = "cooling_down"
+    """The last one has only just ended, so no other was begun."""
+    SWITCHED_OFF = "switched_off"
+    """Nothing is repaired by itself here, as in a test environment."""
+    FAILED = "failed"
+    """It could not look, write or verify; the error says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heal:
+    """How the repair went that a reader set off.
+
+    Attributes:
+        report: what the sync did, if one ran to its end.
+        error: why it failed; while cooling down, why the last one did.
+        seconds_ago: while cooling down, how long ago the last one ended.
+    """
+
+    owner_id: str
+    healing: Healing
+    report: SyncReport | None = None
+    error: UndriftError | None = None
+    seconds_ago: float | None = None
+
+    @property
+    def healed(self) -> bool | Literal["pending"]:
+        """Whether this very call saw the owner repaired, or ``"pending"``."""
+        if self.healing is Healing.PENDING:
+            return "pending"
+        return self.healing is Healing.HEALED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """The source has the entity."""
+
+    entity: Entity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """An entity that exists, offered in place of one that does not.
+
+    Attributes:
+        key: its printed identity, ``kind:id``.
+        text: the beginning of its text in the source.
+    """
+
+    key: EntityId
+    text: str
+
+    @property
+    def id(self) -> str:
+        """The id without the kind, as tools take it."""
+        return self.key.id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """The call cannot be served as it is; it can be made again, differently.
+
+    Attributes:
+        code: ``stale_reference``: there is no such entity in the source; ``ambiguous_reference``:
+            there are several; ``invalid_arguments``: the arguments make no sense.
+        missing_id: what was asked for, as it was asked; empty if nothing was.
+        healing: what was done about the vectors that gave out the id.
+        candidates: what exists instead, in the source's order, at most 20.
+        message: what to tell the model or the person, in whole sentences.
+        error: why healing failed, if it did.
+    """
+
+    owner_id: str
+    code: Literal["stale_reference", "ambiguous_reference", "invalid_arguments"]
+    missing_id: str
+    message: str
+    healing: Healing = Healing.NOT_NEEDED
+    candidates: tuple[Candidate, ...] = ()
+    error: UndriftError | None = None
+
+    @property
+    def healed(self) -> bool | Literal["pending"]:
+        """Whether this very call saw the owner repaired, or ``"pending"``."""
+        if self.healing is Healing.PENDING:
+            return "pending"
+        return self.healing is Healing.HEALED
+
+    def as_dict(self) -> dict[str, object]:
+        """The answer as JSON takes it, for a model."""
+        return {
+            "code": self.code,
+            "missing_id": self.missing_id,
+            "healed": self.healed,
+            "candidates": [{"id": c.id, "text": c.text} for c in self.candidates],
+            "message": self.message,
+        }

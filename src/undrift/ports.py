@@ -7,7 +7,7 @@ adapter is safe to call from several threads at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
@@ -125,6 +125,40 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Give back every connection. Safe to call twice."""
+
+
+class DocumentEditor(Protocol):
+    """Changes owners' documents in the source. Only what is asked for by name comes here."""
+
+    def edit(self, owner_id: str, change: Callable[[str], str]) -> None:
+        """Replace the owner's document by what *change* makes of it, under the row's lock.
+
+        Args:
+            change: from the document as the row holds it to the new one, both JSON. Returning what
+                it was given leaves the row alone; whatever it raises does too, and is passed on.
+
+        Raises:
+            OwnerNotFound: the source has no row of this owner.
+            UnsupportedError: the owner has several rows, or the table cannot be written.
+            ConfigError: the role may not write.
+            TransientError: another program holds the row; nothing was written.
+            SourceUnavailable: the connection broke; what had not been answered may be written.
+            WriteFailed: the database refused the new document; nothing was written.
+
+        Safety:
+            Concurrent edits of one owner follow each other, none is lost. *change* runs once.
+        """
+
+    def close(self) -> None:
+        """Give back every connection. Safe to call twice."""
+
+
+@runtime_checkable
+class EditableSource(Source, Protocol):
+    """A source whose documents can be edited."""
+
+    def editor(self) -> DocumentEditor:
+        """An editor of this source's documents, with connections of its own."""
 
 
 # --- vector store -----------------------------------------------------------------------------

@@ -74,6 +74,16 @@ class Renderer:
                 fix="correct it, or leave the field out of metadata, id and key",
             ) from exc
 
+    def identify(self, content: OwnerContent) -> Sequence[Sequence[Element]]:
+        """The owner's elements by entity spec, each with its id and view, without their texts.
+
+        Raises:
+            InvalidDocument: an id is unusable.
+        """
+        elements = content.elements()
+        self._identities.assign(content.owner_id, elements)
+        return elements
+
     def _render_texts(self, owner_id: str, elements: Sequence[Sequence[Element]]) -> list[str]:
         rows: list[list[Row]] = [
             [compiled.row(element.view or {}) for element in spec_elements]

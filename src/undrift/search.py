@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from undrift.embedding import embed_query
 from undrift.errors import ConfigError, OwnerNotFound
-from undrift.look import Look, Sides
+from undrift.look import NOT_CREATED, Look, Sides
 from undrift.model import EntityId, Hit, SearchResult
 from undrift.ports import Embedder, Match
 
@@ -44,7 +44,7 @@ def search_owner(
     if sides.diff(look).is_unknown_to_both:
         raise OwnerNotFound(owner_id)
     if not sides.store_exists:
-        return SearchResult(owner_id=owner_id, query=query, hits=())
+        return SearchResult(owner_id=owner_id, query=query, hits=(), notes=(NOT_CREATED,))
     vector = embed_query(embedder, query)
     # Hits that the source does not confirm leave a gap; asking for more fills it. Asking for as
     # many more as there are unconfirmed records makes the result exact.

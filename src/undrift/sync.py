@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 
 from undrift.check import Checked, check_all, check_owners
@@ -100,6 +101,18 @@ class Synchronizer:
             if report.outcome is not Outcome.NOT_FOUND:
                 yield report
 
+    def sync_guarded(self, owner_id: str) -> SyncReport:
+        """Sync one owner on a program's behalf: the default guard stands before its deletes.
+
+        Only a person who names an owner may have it emptied. A source that lists nobody else
+        either is taken for damaged.
+        """
+        source = self._sides.source
+        if not source.present([owner_id]) and any(source.owner_pages(1)):
+            self._guard.source_owners += 1
+        with closing(self._guarded(iter([[owner_id]]))) as reports:
+            return next(reports)
+
     def sync_given(self, owner_id: str, content: OwnerContent) -> SyncReport:
         """Sync one owner whose profile the caller has at hand.
 
@@ -119,7 +132,7 @@ class Synchronizer:
 
     # --- the guarded run ----------------------------------------------------------------------
 
-    def _guarded(self, pages: Iterator[Sequence[str]]) -> Iterator[SyncReport]:
+    def _guarded(self, pages: Iterator[Sequence[str]]) -> Generator[SyncReport, None, None]:
         held: dict[str, Repair] = {}
         repairer = self._repairer(with_deletes=False)
         try:

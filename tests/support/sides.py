@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from support.layouts import Document, DocumentsLayout, Layout
 from undrift import EntityId, SyncStatus, Undrift
 from undrift.embedders.hashing import HashingEmbedder
+from undrift.heal import NO_HEALING, HealPolicy
 from undrift.mapping import DocumentTable, default_entities
 from undrift.mapping import Mapping as SourceMapping
 from undrift.ports import Embedder, Purpose, Source, Vectors, VectorStore
@@ -85,6 +86,10 @@ class Database:
     def close(self) -> None:
         """Close every connection; the next statement opens another."""
         self._engine.dispose()
+
+    def connection(self) -> sa.Connection:
+        """A connection, for a test that holds a transaction open."""
+        return self._engine.connect()
 
     def run(self, statement: str, **values: object) -> int:
         """Execute and commit one statement; return how many rows it touched."""
@@ -290,6 +295,7 @@ class World:
         embedder: Embedder | None = None,
         source_url: str | None = None,
         store_url: str | None = None,
+        heal: HealPolicy = NO_HEALING,
     ) -> Undrift:
         """An `Undrift` over these databases, closed with the world.
 
@@ -299,6 +305,7 @@ class World:
             embedder: in place of the world's own.
             source_url: the same source under another login.
             store_url: the same store under another login.
+            heal: when a search may set off a repair; most tests look at what drifted, and at rest.
         """
         mapping = self.layout.mapping
         opened = Undrift(
@@ -310,6 +317,7 @@ class World:
             store=store(open_store(store_url or self.store_url, namespace=NAMESPACE)),
             embedder=embedder or self.embedder,
             mapping=mapping,
+            heal=heal,
         )
         self._opened.append(opened)
         return opened

@@ -12,7 +12,7 @@ import logging
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,7 @@ from undrift.cli.streams import Color, Line, Terminal, open_terminal
 from undrift.cli.tally import Result, Tally
 from undrift.errors import UndriftError, UnknownStateError
 from undrift.events import Listener, StoreCreated, SyncEvent
+from undrift.heal import NO_HEALING
 from undrift.model import Outcome, SearchResult, SyncReport, SyncStatus
 
 if TYPE_CHECKING:
@@ -225,8 +226,11 @@ def _output_code(terminal: Terminal) -> int:
 def _opened(terminal: Terminal, view: View) -> Iterator[Undrift]:
     """Both sides as the environment describes them, after saying on stderr what they are."""
     from undrift.api import Undrift
+    from undrift.config import load_settings
 
-    with Undrift.from_env(view.config) as sides:
+    # A person repairs with `undrift sync`; a search at the prompt only reads.
+    settings = replace(load_settings(view.config), heal=NO_HEALING)
+    with Undrift.from_settings(settings) as sides:
         terminal.tell(render_text.setup_lines(sides.describe()))
         # What the libraries have loaded by now stays; looking it through for garbage again and
         # again took a quarter of a check's time.

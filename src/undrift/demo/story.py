@@ -18,6 +18,7 @@ from undrift.api import Undrift
 from undrift.demo import database
 from undrift.demo.database import SOURCE_FILE, STORE_FILE, Drift, Planted, Profile
 from undrift.demo.wording import check_text, drift_of, hit_line, listed, sync_text
+from undrift.heal import NO_HEALING
 from undrift.model import Cost, EntityId, Outcome, SearchResult, SyncReport, SyncStatus
 
 Write = Callable[[str], object]
@@ -90,6 +91,7 @@ def run(
         source=f"sqlite:///{folder / SOURCE_FILE}",
         store=f"sqlite:///{folder / STORE_FILE}",
         embedder=embedder,
+        heal=NO_HEALING,  # nothing is to be mended before it was shown
     ) as undrift:
         story = _Story(
             folder=folder,

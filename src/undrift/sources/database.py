@@ -171,7 +171,7 @@ class Database:
     def _connect(self) -> Connection:
         with self._opening:
             if self._engine is None:
-                self._engine = _postgres_engine(self.url) if self.is_postgres else _sqlite(self.url)
+                self._engine = postgres_engine(self.url) if self.is_postgres else _sqlite(self.url)
             engine = self._engine
         return engine.connect()
 
@@ -266,17 +266,24 @@ def _sqlite_file(url: URL) -> URL:
     return url.set(drivername="sqlite")
 
 
-def _postgres_engine(url: URL) -> Engine:
+def postgres_engine(url: URL, *, may_write: bool = False) -> Engine:
+    """A pool of connections, each call a transaction of its own.
+
+    Args:
+        may_write: READ COMMITTED transactions that may write, in place of one read-only snapshot.
+    """
     arguments: dict[str, object] = {"prepare_threshold": None}  # poolers in transaction mode
     if "connect_timeout" not in url.query:
         arguments["connect_timeout"] = CONNECT_TIMEOUT_SECONDS
     if "application_name" not in url.query:
         arguments["application_name"] = "undrift"
+    reading = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+    writing = {"isolation_level": "READ COMMITTED"}
     engine = sa.create_engine(
         url,
         connect_args=arguments,
         pool_pre_ping=True,
-        execution_options={"isolation_level": "REPEATABLE READ", "postgresql_readonly": True},
+        execution_options=writing if may_write else reading,
     )
 
     # A server-side cursor whose connection breaks stays open on its first attempt to close, and

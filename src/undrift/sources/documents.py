@@ -13,8 +13,9 @@ from undrift.errors import InvalidDocument
 from undrift.fingerprint import content_digest
 from undrift.mapping import DocumentTable
 from undrift.mapping import Mapping as SourceMapping
-from undrift.ports import Element, SourceInfo
+from undrift.ports import DocumentEditor, Element, SourceInfo
 from undrift.sources.database import Database, condition
+from undrift.sources.editing import TableDocumentEditor
 from undrift.sources.owners import OwnerColumn
 from undrift.sources.paths import PathTree
 
@@ -131,6 +132,10 @@ class DocumentSource:
                 if owner_id in asked:  # a column's type or collation may find more
                     documents = [row.document for row in group]
                     yield DocumentContent(owner_id, documents, self._paths)
+
+    def editor(self) -> DocumentEditor:
+        """An editor of these documents; it connects when it first edits."""
+        return TableDocumentEditor(self._database, self._layout)
 
     def close(self) -> None:
         """Close the database's connections."""

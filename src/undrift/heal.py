@@ -1,0 +1,188 @@
+"""Heal: the repair that a reader sets off, once per owner and not again too soon.
+
+A search or a tool that meets something stale asks here. However many ask at once, one repair runs;
+each of them waits a moment for it, and it goes on without them if it takes longer.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as NotYet
+from concurrent.futures import wait as wait_for
+from dataclasses import dataclass, replace
+from threading import Lock
+
+from undrift.errors import UndriftError, UnknownStateError
+from undrift.model import Heal, Healing, Outcome, SyncReport
+
+HEAL_WORKERS = 4
+"""Owners that are healed at the same time; a wave of stale hits must not take over the database."""
+
+_log = logging.getLogger(__name__)
+
+_is_testing = False
+
+
+def set_testing(is_on: bool) -> None:
+    """Switch healing off for this process, or back on.
+
+    What a person or a program asks for by name, such as ``sync``, is done all the same. The
+    environment variable ``UNDRIFT_ENV=test`` does the same from outside, and is not undone by this.
+    """
+    global _is_testing
+    _is_testing = is_on
+
+
+def is_testing() -> bool:
+    """Whether `set_testing` has switched healing off."""
+    return _is_testing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealPolicy:
+    """When a reader may set off a repair.
+
+    Attributes:
+        is_enabled: whether it may at all.
+        wait_seconds: how long a reader waits for the repair; it goes on in the background.
+        cool_down_seconds: how long after a heal of an owner no other one of it begins.
+    """
+
+    is_enabled: bool = True
+    wait_seconds: float = 5.0
+    cool_down_seconds: float = 30.0
+
+
+DEFAULT_POLICY = HealPolicy()
+
+NO_HEALING = HealPolicy(is_enabled=False)
+"""The policy of those who repair by themselves, such as a person at the command line."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    heal: Heal
+    at: float
+
+
+class Healer:
+    """Sets off repairs for readers: one in flight per owner, with a cool-down.
+
+    Args:
+        repair: syncs one owner under the guard; raises what `UndriftError` it must.
+        clock: seconds that only grow.
+
+    Safety:
+        Any number of threads may ask at once.
+    """
+
+    def __init__(
+        self,
+        repair: Callable[[str], SyncReport],
+        policy: HealPolicy,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._repair = repair
+        self._policy = policy
+        self._clock = clock
+        self._lock = Lock()
+        self._running: dict[str, Future[Heal]] = {}
+        self._ended: dict[str, _Ended] = {}
+        self._pool: ThreadPoolExecutor | None = None
+        self._is_closed = False
+
+    @property
+    def is_on(self) -> bool:
+        """Whether a reader would set off a repair."""
+        return self._policy.is_enabled and not self._is_closed
+
+    def heal(self, owner_id: str) -> Heal:
+        """Repair *owner_id* if it is out of sync, and wait for it as long as the policy says."""
+        running = self._begun(owner_id)
+        if isinstance(running, Heal):
+            return running
+        try:
+            return running.result(timeout=self._policy.wait_seconds)
+        except NotYet:
+            return Heal(owner_id=owner_id, healing=Healing.PENDING)
+
+    def mark(self, owner_id: str) -> Heal:
+        """Set off the repair of *owner_id* and wait for nothing."""
+        running = self._begun(owner_id)
+        if isinstance(running, Heal):
+            return running
+        return Heal(owner_id=owner_id, healing=Healing.PENDING)
+
+    def close(self) -> None:
+        """Begin no more heals, and give those that run a moment to end. Safe to call twice."""
+        with self._lock:
+            self._is_closed = True
+            pool, self._pool = self._pool, None
+            running = list(self._running.values())
+        if pool is not None:
+            pool.shutdown(wait=False, cancel_futures=True)
+            wait_for(running, timeout=self._policy.wait_seconds)
+
+    def _begun(self, owner_id: str) -> Future[Heal] | Heal:
+        """The repair of *owner_id* that runs now, or why none does."""
+        if not self.is_on:
+            return Heal(owner_id=owner_id, healing=Healing.SWITCHED_OFF)
+        with self._lock:
+            running = self._running.get(owner_id)
+            if running is not None:
+                return running
+            last = self._ended.get(owner_id)
+            if last is not None:
+                age = self._clock() - last.at
+                if age < self._policy.cool_down_seconds:
+                    return replace(last.heal, healing=Healing.COOLING_DOWN, seconds_ago=age)
+            if self._is_closed:
+                return Heal(owner_id=owner_id, healing=Healing.SWITCHED_OFF)
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(HEAL_WORKERS, thread_name_prefix="undrift-heal")
+            running = self._pool.submit(self._run, owner_id)
+            self._running[owner_id] = running
+            return running
+
+    def _run(self, owner_id: str) -> Heal:
+        _log.info("a reader met drift, healing begins", extra={"action": "heal.begin"})
+        try:
+            heal = _heal_of(self._repair(owner_id))
+        except UndriftError as exc:
+            heal = Heal(owner_id=owner_id, healing=Healing.FAILED, error=exc)
+        except Exception as exc:  # noqa: BLE001  in the background nobody else would hear of it
+            heal = Heal(owner_id=owner_id, healing=Healing.FAILED, error=_unforeseen(exc))
+        level = logging.WARNING if heal.error is not None else logging.INFO
+        why = "" if heal.error is None else f": {heal.error.what}"
+        _log.log(level, "healing ended, %s%s", heal.healing, why, extra={"action": "heal.end"})
+        with self._lock:
+            now = self._clock()
+            cooling = self._policy.cool_down_seconds
+            # Owners that are healed once in a while must not be remembered for ever.
+            self._ended = {o: e for o, e in self._ended.items() if now - e.at < cooling}
+            self._ended[owner_id] = _Ended(heal, now)
+            del self._running[owner_id]
+        return heal
+
+
+def _heal_of(report: SyncReport) -> Heal:
+    if report.outcome is Outcome.IN_SYNC:
+        healing = Healing.NOT_NEEDED if report.skipped else Healing.HEALED
+    else:
+        healing = Healing.FAILED
+    return Heal(owner_id=report.owner_id, healing=healing, report=report, error=report.error)
+
+
+def _unforeseen(exc: Exception) -> UndriftError:
+    # Only its kind: the message of a foreign exception may quote a profile.
+    error = UnknownStateError(
+        "A heal failed unexpectedly",
+        why=f"{type(exc).__name__} was raised; what became of the owner is not known.",
+        fix="run `undrift check` for this user, and report the error",
+    )
+    error.__cause__ = exc
+    return error

@@ -1,0 +1,253 @@
+"""The healer: one repair in flight per owner, a cool-down, and nobody waits for ever."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier, Event, Lock
+
+import pytest
+
+from undrift import Heal, HealPolicy, Outcome, StoreUnavailable, SyncReport, SyncStatus
+from undrift.errors import OwnerNotFound, SafetyStop, UndriftError
+from undrift.heal import NO_HEALING, Healer
+from undrift.model import Healing
+
+PATIENT = HealPolicy(wait_seconds=60)
+DOWN = StoreUnavailable("The store is down", why="it does not answer.", fix="start it")
+
+
+def report(
+    outcome: Outcome = Outcome.IN_SYNC, *, skipped: bool = False, error: UndriftError | None = None
+) -> SyncReport:
+    """A sync's report."""
+    before = SyncStatus(owner_id="1", outcome=Outcome.DRIFT)
+    return SyncReport(owner_id="1", outcome=outcome, before=before, skipped=skipped, error=error)
+
+
+class Repairs:
+    """Counts repairs, which wait for `go` if they are told to."""
+
+    def __init__(self, answer: Callable[[], SyncReport] = report, *, waits: bool = False) -> None:
+        self._answer = answer
+        self._lock = Lock()
+        self.owners: list[str] = []
+        self.begun = Event()
+        self.go = Event()
+        if not waits:
+            self.go.set()
+
+    def __call__(self, owner_id: str) -> SyncReport:
+        """Repair."""
+        with self._lock:
+            self.owners.append(owner_id)
+        self.begun.set()
+        assert self.go.wait(60)
+        return self._answer()
+
+
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def __call__(self) -> float:
+        """The time."""
+        return self.now
+
+
+def failing(error: Exception) -> Callable[[], SyncReport]:
+    """A repair that raises *error*."""
+
+    def answer() -> SyncReport:
+        raise error
+
+    return answer
+
+
+# --- one in flight ----------------------------------------------------------------------------
+
+
+def test_a_thousand_concurrent_callers_set_off_one_repair_and_all_hear_of_it() -> None:
+    """They join the one that runs."""
+    repairs = Repairs(waits=True)
+    healer = Healer(repairs, PATIENT)
+    callers = 1_000
+    everybody = Barrier(callers + 1)
+
+    def call() -> Heal:
+        everybody.wait(60)
+        return healer.heal("1")
+
+    with ThreadPoolExecutor(callers) as threads:
+        calls = [threads.submit(call) for _ in range(callers)]
+        everybody.wait(60)
+        assert repairs.begun.wait(60)
+        repairs.go.set()
+        states = [call.result().healing for call in calls]
+
+    assert repairs.owners == ["1"]
+    # Who was too late to join was told so; nobody began another.
+    assert set(states) <= {Healing.HEALED, Healing.COOLING_DOWN}
+    assert Healing.HEALED in states
+    healer.close()
+
+
+def test_control_without_the_healer_a_thousand_callers_make_a_thousand_repairs() -> None:
+    """What the test above would count if nothing joined them."""
+    repairs = Repairs()
+    with ThreadPoolExecutor(50) as threads:
+        list(threads.map(repairs, ["1"] * 1_000))
+    assert len(repairs.owners) == 1_000
+
+
+def test_owners_are_healed_side_by_side() -> None:
+    """One that takes long holds up no other."""
+    repairs = Repairs(waits=True)
+    healer = Healer(repairs, PATIENT)
+    assert [healer.mark(owner).healing for owner in ("1", "2")] == [Healing.PENDING] * 2
+    repairs.go.set()
+    healer.close()
+    assert sorted(repairs.owners) == ["1", "2"]
+
+
+# --- waiting ----------------------------------------------------------------------------------
+
+
+def test_a_repair_that_takes_long_goes_on_without_its_caller() -> None:
+    """The caller hears "pending", the next one the result."""
+    repairs = Repairs(waits=True)
+    healer = Healer(repairs, HealPolicy(wait_seconds=0.01))
+
+    first = healer.heal("1")
+    repairs.go.set()
+    healer.close()
+
+    assert (first.healing, first.healed) == (Healing.PENDING, "pending")
+    assert repairs.owners == ["1"]
+
+
+def test_a_mark_waits_for_nothing() -> None:
+    """A search must not take longer because something drifted."""
+    repairs = Repairs(waits=True)
+    healer = Healer(repairs, PATIENT)
+    assert healer.mark("1").healed == "pending"
+    assert healer.mark("1").healed == "pending"
+    repairs.go.set()
+    healer.close()
+    assert repairs.owners == ["1"]
+
+
+# --- cool-down --------------------------------------------------------------------------------
+
+
+def test_within_the_cool_down_nothing_begins_and_the_answer_says_so() -> None:
+    """And tells how long ago the last one ended."""
+    repairs, clock = Repairs(), Clock()
+    healer = Healer(repairs, PATIENT, clock=clock)
+    assert healer.heal("1").healing is Healing.HEALED
+
+    clock.now += 29
+    again = healer.heal("1")
+    assert (again.healing, again.healed, again.seconds_ago) == (Healing.COOLING_DOWN, False, 29)
+    assert healer.heal("2").healing is Healing.HEALED  # another owner's is its own affair
+
+    clock.now += 1
+    assert healer.heal("1").healing is Healing.HEALED
+    assert repairs.owners == ["1", "2", "1"]
+    healer.close()
+
+
+def test_a_failure_cools_down_too_and_is_told_again() -> None:
+    """A store that is down must not be asked by every search."""
+    repairs, clock = Repairs(failing(DOWN)), Clock()
+    healer = Healer(repairs, PATIENT, clock=clock)
+    assert healer.heal("1").error is DOWN
+    again = healer.heal("1")
+    assert (again.healing, again.error) == (Healing.COOLING_DOWN, DOWN)
+    assert repairs.owners == ["1"]
+    healer.close()
+
+
+def test_owners_that_have_cooled_down_are_forgotten() -> None:
+    """A process that runs for months must not remember everybody it ever healed."""
+    clock = Clock()
+    healer = Healer(Repairs(), PATIENT, clock=clock)
+    for number in range(100):
+        healer.heal(str(number))
+        clock.now += 31
+    assert len(healer._ended) <= 2
+    healer.close()
+
+
+# --- outcomes ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ended", "healing"),
+    [
+        (report(), Healing.HEALED),
+        (report(skipped=True), Healing.NOT_NEEDED),
+        (report(Outcome.FAILED, error=DOWN), Healing.FAILED),
+        (report(Outcome.UNKNOWN, error=DOWN), Healing.FAILED),
+        (report(Outcome.IN_MOTION), Healing.FAILED),
+        (report(Outcome.NOT_FOUND, error=OwnerNotFound("1")), Healing.FAILED),
+        (
+            report(Outcome.DRIFT, error=SafetyStop("Nothing was deleted", why="much.", fix="look")),
+            Healing.FAILED,
+        ),
+    ],
+    ids=["repaired", "in-sync", "failed", "unknown", "in-motion", "not-found", "stopped"],
+)
+def test_only_a_verified_repair_counts_as_healed(ended: SyncReport, healing: Healing) -> None:
+    """Unknown is not in sync."""
+    healer = Healer(Repairs(lambda: ended), PATIENT)
+    heal = healer.heal("1")
+    assert (heal.healing, heal.healed) == (healing, healing is Healing.HEALED)
+    assert (heal.report, heal.error) == (ended, ended.error)
+    healer.close()
+
+
+def test_a_bug_in_the_background_becomes_an_answer_and_a_log_without_the_text(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Nobody else would hear of it, and its message may quote a profile."""
+    healer = Healer(Repairs(failing(RuntimeError("SECRET-PROFILE-TEXT"))), PATIENT)
+    with caplog.at_level(logging.DEBUG, "undrift"):
+        heal = healer.heal("1")
+    assert heal.healing is Healing.FAILED
+    assert heal.error is not None
+    assert "RuntimeError" in heal.error.why
+    assert "SECRET" not in str(heal.error) + caplog.text
+    assert [record.levelname for record in caplog.records] == ["INFO", "WARNING"]
+    healer.close()
+
+
+# --- off --------------------------------------------------------------------------------------
+
+
+def test_switched_off_nothing_is_repaired() -> None:
+    """By the policy."""
+    repairs = Repairs()
+    healer = Healer(repairs, NO_HEALING)
+    assert healer.heal("1").healing is Healing.SWITCHED_OFF
+    assert healer.mark("1").healing is Healing.SWITCHED_OFF
+    assert repairs.owners == []
+    healer.close()
+
+
+def test_closing_waits_for_what_runs_and_begins_nothing_more() -> None:
+    """Connections may go when it returns."""
+    repairs = Repairs(waits=True)
+    healer = Healer(repairs, PATIENT)
+    healer.mark("1")
+    assert repairs.begun.wait(60)
+    with ThreadPoolExecutor(1) as threads:
+        closing = threads.submit(healer.close)
+        repairs.go.set()
+        closing.result(60)
+    assert healer.heal("2").healing is Healing.SWITCHED_OFF
+    assert repairs.owners == ["1"]
+    healer.close()
