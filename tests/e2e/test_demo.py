@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from undrift.api import Undrift
-from undrift.demo import database, story
+from undrift.demo import database, healing, story
 from undrift.demo.database import Planted
 from undrift.demo.story import Question
 from undrift.errors import ConfigError
@@ -117,6 +117,29 @@ def test_query_shares_no_content_word_with_what_it_finds(question: Question) -> 
     query = words(question.query) - FUNCTION_WORDS
     assert query
     assert not query & words(text_found_by(question))
+
+
+def test_tool_that_is_handed_a_dead_id_heals_and_succeeds_when_called_again(
+    semantic: Told, hashed: Told
+) -> None:
+    for told in (semantic, hashed):
+        assert "ToolRetry(code='stale_reference', healed=True," in told.text
+        assert re.search(r"ToolDone\(key='project:p_\w+', vector='written'\)", told.text)
+        with closing(sqlite3.connect(told.folder / "app.db")) as source:
+            ((raw,),) = source.execute("SELECT filtered_data FROM profiles WHERE user_id = 105")
+        healed = json.loads(raw)["experiences"][0]
+        assert healed["id"] == "exp_2019a"
+        assert healed["projects"][-1]["title"] == healing.PROJECT["title"]
+    assert not words(healing.QUERY) - FUNCTION_WORDS & words(" ".join(healing.PROJECT.values()))
+
+
+def test_demo_in_a_test_environment_heals_nothing_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNDRIFT_ENV", "test")
+    told = tell(tmp_path / "demo")
+    assert told.exit_code == 0, told.text
+    assert "nothing heals by itself here" in told.text
 
 
 def test_files_are_left_and_in_sync(semantic: Told) -> None:

@@ -17,11 +17,14 @@ from pathlib import Path
 from undrift.api import Undrift
 from undrift.demo import database
 from undrift.demo.database import SOURCE_FILE, STORE_FILE, Drift, Planted, Profile
+from undrift.demo.healing import tell_healing
+from undrift.demo.telling import Teller, Write
 from undrift.demo.wording import check_text, drift_of, hit_line, listed, sync_text
+from undrift.embedders import open_embedder
 from undrift.heal import NO_HEALING
 from undrift.model import Cost, EntityId, Outcome, SearchResult, SyncReport, SyncStatus
+from undrift.ports import Embedder
 
-Write = Callable[[str], object]
 RenderCheck = Callable[[Sequence[SyncStatus]], str]
 RenderSync = Callable[[Sequence[SyncReport]], str]
 
@@ -87,16 +90,18 @@ def run(
         ConfigError: the folder is somebody else's, or the embedder is not installed.
     """
     is_again = database.prepare_folder(folder)
+    model = open_embedder(embedder)
     with Undrift(
         source=f"sqlite:///{folder / SOURCE_FILE}",
         store=f"sqlite:///{folder / STORE_FILE}",
-        embedder=embedder,
+        embedder=model,
         heal=NO_HEALING,  # nothing is to be mended before it was shown
     ) as undrift:
         story = _Story(
             folder=folder,
             undrift=undrift,
             embedder=embedder,
+            model=model,
             write=write,
             render_check=render_check or check_text,
             render_sync=render_sync or sync_text,
@@ -110,28 +115,28 @@ def run(
         story.check()
         story.repair()
         story.prove()
+        story.heal()
         return story.end()
 
 
 @dataclass(kw_only=True)
-class _Story:
+class _Story(Teller):
     """The steps, in order, and what they leave for the later ones.
 
     Attributes:
+        embedder: by name.
+        model: the same, ready to embed.
         planted: what was done behind undrift's back.
-        problems: what did not come out as it must.
     """
 
     folder: Path
     undrift: Undrift
     embedder: str
-    write: Write
+    model: Embedder
     render_check: RenderCheck
     render_sync: RenderSync
     profiles: Sequence[Profile] = field(default_factory=database.load_profiles)
     planted: list[Planted] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    steps: int = 0
     started: float = field(default_factory=time.perf_counter)
 
     # --- the steps ----------------------------------------------------------------------------
@@ -256,6 +261,10 @@ class _Story:
             has_drift = result.stale_ids or any(hit.changed for hit in result.hits)
             self.require(not has_drift, f"a search of user {result.owner_id} still met drift")
 
+    def heal(self) -> None:
+        """A tool repairs by itself what it meets."""
+        tell_healing(self, self.folder, self.model, is_semantic=self.embedder == SEMANTIC)
+
     def end(self) -> int:
         """The verdict, and what to do next."""
         seconds = time.perf_counter() - self.started
@@ -350,28 +359,7 @@ class _Story:
             problem = f"user {report.owner_id} is {report.outcome} after a sync{reason}"
             self.require(report.is_in_sync, problem)
 
-    def require(self, is_so: bool, problem: str) -> None:
-        """Note *problem* unless *is_so*."""
-        if not is_so:
-            self.problems.append(problem)
-
     # --- writing ------------------------------------------------------------------------------
-
-    def say(self, *lines: str) -> None:
-        """Write *lines*; each may hold several."""
-        self.write("".join(f"{line.rstrip()}\n" for line in lines))
-
-    def headline(self, text: str, command: str | None = None) -> None:
-        """Begin a step."""
-        self.steps += 1
-        title = f"{self.steps}. {text}"
-        self.say("", "", title, "-" * len(title))
-        if command is not None:
-            self.command(command)
-
-    def command(self, command: str) -> None:
-        """Show the command that does what follows."""
-        self.say("", f"$ {command}")
 
     def commands_to_enter(self) -> list[str]:
         """What to type before the commands work."""
