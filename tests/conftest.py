@@ -11,6 +11,8 @@ from hypothesis import settings
 
 from support.postgres import PostgresServer
 
+pytest_plugins = ["support.embedding_fixtures"]
+
 _SERVER = pytest.StashKey[PostgresServer]()
 
 # What could lead a test to somebody's real database or account, or change what a command prints.

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
         SyncReport,
         SyncStatus,
     )
+    from undrift.search_index import IndexParameters, IndexProgress, IndexState, IndexStatus
 
 __all__ = [
     "AsyncUndrift",
@@ -72,6 +73,10 @@ __all__ = [
     "Healing",
     "Hit",
     "IncompleteRead",
+    "IndexParameters",
+    "IndexProgress",
+    "IndexState",
+    "IndexStatus",
     "InvalidDocument",
     "Outcome",
     "OwnerNotFound",
@@ -121,6 +126,10 @@ _HOMES = {
     "Stamp": "undrift.model",
     "SyncReport": "undrift.model",
     "SyncStatus": "undrift.model",
+    "IndexParameters": "undrift.search_index",
+    "IndexProgress": "undrift.search_index",
+    "IndexState": "undrift.search_index",
+    "IndexStatus": "undrift.search_index",
 }
 
 

@@ -189,8 +189,10 @@ def set_by_variables(
     decided = {".".join(path): variable for path, variable in variables.items()}
     for section, settings in written.items():
         for key, value in settings.items() if isinstance(settings, dict) else ():
-            if isinstance(value, str) and value.startswith("env:"):
-                decided.setdefault(f"{section}.{key}", value.removeprefix("env:"))
+            reference = value if isinstance(value, str) else ""
+            variable = reference.removeprefix("env:")
+            if variable != reference and variable in environment:
+                decided.setdefault(f"{section}.{key}", variable)
     return dict(sorted(decided.items()))
 
 

@@ -130,7 +130,9 @@ def test_an_embedder_is_opened_by_its_name(name: str, model: str, dimension: int
         ("lcoal", "local"),
         ("local:all-MiniLM-L6-v2", "local"),
         ("LOCAL ", "local"),
-        ("openai:text-embedding-3-small", "local"),
+        ("cohere:embed-v4", "local"),
+        ("openai:", "openai:text-embedding-3-small"),
+        ("open-ai:small", "openai:text-embedding-3-small"),
         ("", "local"),
     ],
 )

@@ -1,0 +1,190 @@
+"""One embedding server: the SDK's client, and the only policy of waiting and trying again."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from undrift.embedders._openai_answer import read_answer
+from undrift.embedders._openai_errors import PassingFault, gave_up, next_wait, status_error
+from undrift.embedders.options import (
+    OFFICIAL_URL,
+    EmbedderOptions,
+    checked_address,
+    checked_key,
+    is_official,
+)
+from undrift.errors import ConfigError
+
+if TYPE_CHECKING:
+    from openai import OpenAI
+
+DEADLINE_SECONDS: Final = 300.0
+"""No further attempt begins when this much time has gone into the same texts."""
+
+_WAIT_INITIAL_SECONDS = 0.5
+_WAIT_MAX_SECONDS = 30.0  # eight attempts then cover a minute, by which providers count
+_WAIT_JITTER_SECONDS = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+class Endpoint:
+    """Where one model is served.
+
+    Args:
+        dimension: components that a vector must have.
+        sent_dimension: what is asked of the server; None to leave it to the model.
+
+    Safety:
+        Any number of threads may share one. It can be used again after `close`.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        options: EmbedderOptions,
+        *,
+        dimension: int,
+        sent_dimension: int | None = None,
+    ) -> None:
+        self._model = model
+        self._options = options
+        self._dimension = dimension
+        self._sent_dimension = sent_dimension
+        self._base_url = checked_address(options.base_url or OFFICIAL_URL)
+        self._client: OpenAI | None = None
+        self._opening = threading.Lock()
+        self._is_down = False
+
+    def ask(self, texts: Sequence[str]) -> NDArray[np.float64]:
+        """The vectors of *texts*, which fit into one request.
+
+        After a server has exhausted every attempt it is asked only once at a time until it answers
+        again: a run over a thousand owners must not wait a thousand minutes.
+
+        Shape:
+            ``(len(texts), dimension)``, in order.
+
+        Raises:
+            ConfigError: the key, the model, the address, the dimension or the credit is not good.
+            TextRefused: the server does not take these texts.
+            EmbeddingFailed: no usable answer, after every attempt.
+        """
+        client = self._opened()
+        import stamina
+
+        # Past a host program's own handlers, stamina's warnings would reach a terminal by
+        # logging's last resort, in the middle of what the command line prints there.
+        logging.getLogger("stamina").addHandler(_NOWHERE)
+        attempts = 1 if self._is_down else self._options.max_attempts
+        made = 0
+        try:
+            for attempt in stamina.retry_context(
+                on=_noted_wait,
+                attempts=attempts,
+                timeout=DEADLINE_SECONDS,
+                wait_initial=_WAIT_INITIAL_SECONDS,
+                wait_max=_WAIT_MAX_SECONDS,
+                wait_jitter=_WAIT_JITTER_SECONDS,
+            ):
+                with attempt:
+                    made = attempt.num
+                    rows = self._request(client, texts)
+        except PassingFault as fault:
+            self._is_down = True
+            raise gave_up(fault, attempts=made) from None
+        self._is_down = False
+        return rows
+
+    def close(self) -> None:
+        """Give back every connection. Safe to call twice."""
+        with self._opening:
+            client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    def _request(self, client: OpenAI, texts: Sequence[str]) -> NDArray[np.float64]:
+        from openai import APIConnectionError, APIStatusError, APITimeoutError, omit
+
+        try:
+            answer = client.embeddings.with_raw_response.create(
+                model=self._model,
+                input=list(texts),
+                # The SDK's own choice is base64, which not every compatible server knows.
+                encoding_format="float",
+                dimensions=self._sent_dimension or omit,
+            )
+        # None of these goes on as a cause: their messages and requests hold texts and keys.
+        except APIStatusError as exc:
+            codes = {"code": exc.code, "type": exc.type, "param": exc.param}
+            raise status_error(
+                exc.status_code,
+                {name: value for name, value in codes.items() if isinstance(value, str)},
+                exc.response.headers,
+                model=self._model,
+            ) from None
+        except APITimeoutError:
+            seconds = self._options.timeout_seconds
+            raise PassingFault(f"it did not answer within {seconds:g} s") from None
+        except APIConnectionError as exc:
+            kind = type(exc.__cause__ or exc).__name__
+            raise PassingFault(f"the connection failed ({kind})") from None
+        return read_answer(
+            answer.content, texts=len(texts), dimension=self._dimension, model=self._model
+        )
+
+    def _opened(self) -> OpenAI:
+        with self._opening:
+            if self._client is None:
+                self._client = self._new_client()
+            return self._client
+
+    def _new_client(self) -> OpenAI:
+        try:
+            import stamina  # noqa: F401  missing parts are told before anything is sent
+            from openai import OpenAI
+        except ImportError as exc:
+            raise ConfigError(
+                "What openai:… needs is not installed",
+                why=f"the package {exc.name} is missing in this Python environment.",
+                fix="run `pip install 'undrift[openai]'`",
+            ) from exc
+        api_key = checked_key(self._options.api_key or "")
+        variable = self._options.key_variable
+        if not api_key and (variable or is_official(self._base_url)):
+            variable = variable or "OPENAI_API_KEY"
+            raise ConfigError(
+                f"{variable} is not set",
+                why=f"it is to hold the key of the server that embeds with {self._model}.",
+                fix=f"export {variable}=…, or name another variable under [embedder]: "
+                "api_key = 'env:NAME'",
+            )
+        return OpenAI(
+            # The SDK wants a key even for servers that want none, and looks for one by itself.
+            api_key=api_key or "none",
+            base_url=self._base_url,
+            timeout=self._options.timeout_seconds,
+            max_retries=0,
+        )
+
+
+def _noted_wait(exc: Exception) -> bool | float:
+    wait = next_wait(exc)
+    if isinstance(exc, PassingFault):
+        asked = "" if exc.wait_seconds is None else f", and asks to wait {exc.wait_seconds:g} s"
+        _log.info(
+            "No vectors from the embedding server: %s%s",
+            exc.reason,
+            asked,
+            extra={"action": "embed", "wait_seconds": exc.wait_seconds},
+        )
+    return wait
+
+
+_NOWHERE = logging.NullHandler()
