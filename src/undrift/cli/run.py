@@ -11,10 +11,10 @@ import gc
 import logging
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from undrift.cli import exit_codes, render_json, render_text
 from undrift.cli.interrupts import Interrupted, Interrupts
@@ -31,6 +31,8 @@ from undrift.model import Outcome, SearchResult, SyncReport, SyncStatus
 
 if TYPE_CHECKING:
     from undrift.api import Undrift
+
+T = TypeVar("T")
 
 _ERRORS = frozenset({Outcome.UNKNOWN, Outcome.FAILED, Outcome.NOT_FOUND})
 
@@ -188,6 +190,57 @@ def _search_documents(
         yield render_json.error_document("search", error)
 
 
+# --- any other answer -------------------------------------------------------------------------
+
+
+def run_answer(
+    view: View,
+    command: str,
+    work: Callable[[Undrift, Terminal], T],
+    *,
+    lines: Callable[[T], list[Line]],
+    document: Callable[[T], render_json.Object],
+) -> int:
+    """Do *work*, write its one answer in the form that was asked for, and return the exit code."""
+    terminal = open_terminal(view.color)
+    found: list[T] = []
+
+    def find() -> None:
+        with _opened(terminal, view) as sides:
+            found.append(work(sides, terminal))
+
+    with Interrupts().raised():
+        error, code = _ended(terminal, view, find)
+    if view.output is Output.TEXT:
+        terminal.say(lines(found[0]) if found else [])
+    else:
+        failure = () if error is None else (render_json.error_document(command, error),)
+        for answer in (*map(document, found), *failure)[:1]:
+            terminal.say_text(f"{render_json.dumped(answer, encoding=terminal.out.encoding)}\n")
+    if error is not None:
+        terminal.tell(render_text.error_lines(error))
+    return exit_codes.strongest([code, _output_code(terminal)])
+
+
+def run_without_sides(view: View, command: str, answer: Callable[[Terminal], int]) -> int:
+    """Run a command that needs neither side to be there, and return the exit code.
+
+    Args:
+        command: its name, for an answer that it could not give.
+        answer: writes to the terminal and returns the exit code.
+    """
+    terminal = open_terminal(view.color)
+    codes: list[int] = []
+    with Interrupts().raised():
+        error, code = _ended(terminal, view, lambda: codes.append(answer(terminal)))
+    if error is not None:
+        if view.output is not Output.TEXT:
+            document = render_json.error_document(command, error)
+            terminal.say_text(f"{render_json.dumped(document, encoding=terminal.out.encoding)}\n")
+        terminal.tell(render_text.error_lines(error))
+    return exit_codes.strongest([code, *codes, _output_code(terminal)])
+
+
 # --- how a run ends ---------------------------------------------------------------------------
 
 
@@ -230,12 +283,25 @@ def _opened(terminal: Terminal, view: View) -> Iterator[Undrift]:
 
     # A person repairs with `undrift sync`; a search at the prompt only reads.
     settings = replace(load_settings(view.config), heal=NO_HEALING)
+    if settings.embedder.startswith("openai:"):
+        _keep_retries_off_the_streams()
     with Undrift.from_settings(settings) as sides:
         terminal.tell(render_text.setup_lines(sides.describe()))
         # What the libraries have loaded by now stays; looking it through for garbage again and
         # again took a quarter of a check's time.
         gc.freeze()
         yield sides
+
+
+def _keep_retries_off_the_streams() -> None:
+    """Let the retry library tell nobody: where structlog is installed it would print to stdout.
+
+    undrift logs each retry itself.
+    """
+    with suppress(ImportError):
+        from stamina.instrumentation import set_on_retry_hooks
+
+        set_on_retry_hooks([])
 
 
 # --- logs -------------------------------------------------------------------------------------
