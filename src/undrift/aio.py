@@ -12,6 +12,13 @@ from undrift.api import Owner, Profile, Setup, Undrift
 from undrift.config import Settings
 from undrift.events import Listener, ignore
 from undrift.model import Entity, Found, Heal, Retry, SearchResult, SyncReport, SyncStatus
+from undrift.search_index import (
+    DEFAULT_PARAMETERS,
+    IndexParameters,
+    IndexStatus,
+    ProgressListener,
+    ignore_progress,
+)
 
 T = TypeVar("T")
 
@@ -142,6 +149,22 @@ class AsyncUndrift:
         )
         async for report in _in_thread(reports):
             yield report
+
+    async def index_status(self) -> IndexStatus:
+        """See `Undrift.index_status`."""
+        return await asyncio.to_thread(self._sides.index_status)
+
+    async def index_ddl(self, parameters: IndexParameters = DEFAULT_PARAMETERS) -> Sequence[str]:
+        """See `Undrift.index_ddl`."""
+        return await asyncio.to_thread(self._sides.index_ddl, parameters)
+
+    async def build_index(
+        self,
+        parameters: IndexParameters = DEFAULT_PARAMETERS,
+        listener: ProgressListener = ignore_progress,
+    ) -> IndexStatus:
+        """See `Undrift.build_index`."""
+        return await asyncio.to_thread(self._sides.build_index, parameters, listener)
 
     async def close(self) -> None:
         """See `Undrift.close`."""

@@ -51,6 +51,14 @@ from undrift.ports import (
 from undrift.render import Renderer
 from undrift.resolve import read_wanted, resolve_entity
 from undrift.search import search_owner
+from undrift.search_index import (
+    DEFAULT_PARAMETERS,
+    IndexParameters,
+    IndexStatus,
+    ProgressListener,
+    SearchIndex,
+    ignore_progress,
+)
 from undrift.sources import open_source
 from undrift.stores import open_store
 from undrift.sync import Synchronizer, SyncOptions, plan_sync
@@ -442,6 +450,50 @@ class Undrift:
         options = _options(force, max_delete, max_embeddings, listener)
         yield from self._synchronizer(options).sync_all()
 
+    # --- the store's search index ---------------------------------------------------------------
+
+    def index_status(self) -> IndexStatus:
+        """What there is of an approximate index, and whether one is worth having; writes nothing.
+
+        Raises:
+            UnsupportedError: the store has none.
+            ConfigError: the store has not been created.
+            StoreUnavailable: it could not be looked at.
+        """
+        return self._search_index().index_status()
+
+    def index_ddl(self, parameters: IndexParameters = DEFAULT_PARAMETERS) -> Sequence[str]:
+        """The statements that `build_index` runs, for people.
+
+        Raises:
+            UnsupportedError: the store has none.
+            ConfigError: see `build_index`.
+        """
+        return self._search_index().index_ddl(parameters)
+
+    def build_index(
+        self,
+        parameters: IndexParameters = DEFAULT_PARAMETERS,
+        listener: ProgressListener = ignore_progress,
+    ) -> IndexStatus:
+        """Build the index while others read and write; one that is there already is kept.
+
+        Args:
+            listener: told every second how far it is, from another thread.
+
+        Raises:
+            UnsupportedError: the store has none.
+            ConfigError: the store has not been created, a parameter is out of range, the vectors
+                have too many components, or an index is there that differs.
+            TransientError: another build is under way.
+            StoreUnavailable: no definite answer.
+
+        Safety:
+            A build that ends early leaves at most an invalid index, which no search uses and the
+            next build replaces.
+        """
+        return self._search_index().build_index(parameters, listener)
+
     # --- plumbing -----------------------------------------------------------------------------
 
     def close(self) -> None:
@@ -506,6 +558,17 @@ class Undrift:
             model=self._embedder.model,
             store_exists=store.exists,
             against=against,
+        )
+
+    def _search_index(self) -> SearchIndex:
+        store = self._store
+        if isinstance(store, SearchIndex):
+            return store
+        raise UnsupportedError(
+            "This vector store has no search index",
+            why=f"a search in {store.describe().location} compares all of a user's vectors, which "
+            "is exact and needs none.",
+            fix="nothing needs to be done; only PostgreSQL with pgvector can have one",
         )
 
     def _source_only(self) -> Sides:

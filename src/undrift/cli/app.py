@@ -9,8 +9,10 @@ from typing import Annotated
 
 import typer
 
-from undrift.cli import options
+from undrift.cli import doctor, index, init, options
 from undrift.cli.commands import run_check, run_plan, run_sync
+from undrift.cli.completion import completion, prepare
+from undrift.cli.examples import epilog
 from undrift.cli.invoke import invoke
 from undrift.cli.problems import UsageError
 from undrift.cli.report import Kind, Output, text_of
@@ -31,7 +33,13 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog=EXIT_CODES,
+    epilog=epilog(
+        "undrift demo --embedder hashing  # see it on sample data",
+        "undrift check --all  # compare everybody, write nothing",
+        "undrift sync --all  # repair what differs, and verify it",
+        "undrift search --user-id 123 'payment systems'",
+        note=EXIT_CODES,
+    ),
 )
 
 
@@ -41,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: None means those of this process.
     """
+    prepare()
     return invoke(app, "undrift", sys.argv[1:] if arguments is None else arguments)
 
 
@@ -71,7 +80,14 @@ def undrift(
         raise typer.Exit(2)
 
 
-@app.command(epilog=EXIT_CODES)
+@app.command(
+    epilog=epilog(
+        "undrift check --user-id 123 --diff  # one user, and what differs by name",
+        "undrift check --all --output json  # for cron and CI",
+        "undrift check --owners-from users.txt --exit-zero",
+        note=EXIT_CODES,
+    )
+)
 def check(
     user_id: options.UserIds = None,
     owners_from: options.OwnersFrom = None,
@@ -88,7 +104,16 @@ def check(
     return run_check(select_owners(user_id or (), owners_from, everybody), view, with_ids=diff)
 
 
-@app.command(epilog=EXIT_CODES)
+@app.command(
+    short_help="Repair what differs, and verify it.",
+    epilog=epilog(
+        "undrift sync --user-id 123  # one user",
+        "undrift sync --all --dry-run  # what it would do and cost",
+        "undrift sync --all --max-delete 10% --max-embeddings 5000",
+        "undrift sync --user-id 123 --force  # embed everything anew",
+        note=EXIT_CODES,
+    )
+)
 def sync(
     user_id: options.UserIds = None,
     owners_from: options.OwnersFrom = None,
@@ -123,7 +148,14 @@ def sync(
     )
 
 
-@app.command()
+@app.command(
+    short_help="Find what of one user is nearest to a query.",
+    epilog=epilog(
+        "undrift search --user-id 123 'payment systems'",
+        "undrift search --user-id 123 'data pipelines' --kind project --limit 3",
+        "undrift search --user-id 123 databases --output json",
+    )
+)
 def search(
     query: Annotated[str, typer.Argument(help="What to look for, in words.")],
     user_id: options.UserIds = None,
@@ -157,7 +189,31 @@ def search(
     )
 
 
-@app.command()
+app.add_typer(index.app)
+app.command(
+    short_help="Look at your database and write an undrift.toml that fits.",
+    epilog=epilog(*init.EXAMPLES, note=init.CODES),
+)(init.init)
+app.command(
+    short_help="Look at the whole setup, and say how to mend it.",
+    epilog=epilog(*doctor.EXAMPLES, note=doctor.CODES),
+)(doctor.doctor)
+app.command(
+    short_help="Print a script for completion in your shell.",
+    epilog=epilog(
+        "undrift completion bash  # to try it: source <(undrift completion bash)",
+        "undrift completion zsh",
+        "undrift completion fish",
+    )
+)(completion)
+
+
+@app.command(
+    epilog=epilog(
+        "undrift demo",
+        "undrift demo --embedder hashing --folder elsewhere  # needs no model",
+    )
+)
 def demo(
     folder: Annotated[
         Path,

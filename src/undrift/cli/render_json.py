@@ -98,6 +98,7 @@ def search_document(result: SearchResult) -> Object:
         "query": result.query,
         "hits": search_objects(result),
         "stale_ids": list(result.stale_ids),
+        **_notes(result),
     }
 
 
@@ -108,6 +109,7 @@ def search_summary(result: SearchResult | None, tally: Tally, error: UndriftErro
         line["owner_id"] = result.owner_id
         line["query"] = result.query
         line["stale_ids"] = list(result.stale_ids)
+        line.update(_notes(result))
     hits = 0 if result is None else len(result.hits)
     line["summary"] = {"hits": hits, "duration_seconds": _seconds(tally)}
     if error is not None:
@@ -166,9 +168,11 @@ def _status(status: SyncStatus, outcome: Outcome, error: UndriftError | None) ->
         "unmanaged": status.unmanaged,
         "error": None if error is None else error_object(error),
     }
-    if status.notes:
-        found["notes"] = list(status.notes)
-    return found
+    return {**found, **_notes(status)}
+
+
+def _notes(result: SyncStatus | SearchResult) -> Object:
+    return {"notes": list(result.notes)} if result.notes else {}
 
 
 def _cost(cost: Cost) -> Object:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -184,9 +185,11 @@ def sync_ending(report: SyncReport, *, with_ids: bool = False) -> list[Line]:
     lines = [*ids, ending._replace(text=ending.text.format(owner))]
     lines.extend(_unless_zero("Vectors written", report.written))
     lines.extend(_unless_zero("Vectors deleted", report.deleted))
-    if report.error is not None:
+    if report.error is not None and report.outcome is not Outcome.NOT_FOUND:
         lines.append(Line(f"  - {report.error.what}"))
-        lines.append(Line(f"  - Fix: {report.error.fix}"))
+        if report.outcome is Outcome.FAILED:
+            # What stopped others too has its fix on standard error, once for all of them.
+            lines.append(Line(f"  - Fix: {report.error.fix}"))
     return lines
 
 
@@ -245,6 +248,12 @@ def search_block(result: SearchResult) -> list[Line]:
     if result.stale_ids:
         stale = ", ".join(result.stale_ids)
         lines.append(Line(f"  - Stale in vectors, left out: {stale}", Tone.WARNING))
+    if result.met_drift:
+        # At the prompt nothing heals by itself: a person decides.
+        owner = shlex.quote(result.owner_id)
+        option = f"--user-id={owner}" if owner.startswith("-") else f"--user-id {owner}"
+        lines.append(Line(f"  - Repair: undrift sync {option}"))
+    lines.extend(Line(f"  - Note: {note}", Tone.WARNING) for note in result.notes)
     return lines
 
 

@@ -45,6 +45,11 @@ class Table:
         return f"{self.name}_by_owner"
 
     @property
+    def search_index_name(self) -> str:
+        """The name of the optional index on vectors."""
+        return f"{self.name}_hnsw"
+
+    @property
     def lost_index_name(self) -> str:
         """The name of the index on records that have lost their vectors."""
         return f"{self.name}_lost"
@@ -62,6 +67,7 @@ class Address:
         role: who connects, as far as the address or the environment tells.
         database: the database's name.
         location: for people, without the password.
+        is_approximate: searches of large owners may ask the index on vectors.
     """
 
     conninfo: str
@@ -69,10 +75,11 @@ class Address:
     role: str
     database: str
     location: str
+    is_approximate: bool = False
 
 
 def parse_address(url: str) -> Address:
-    """Read ``postgresql://…[?table=schema.table&…]``; other parameters are libpq's.
+    """Read ``postgresql://…[?table=schema.table&search=exact|approximate&…]``; the rest is libpq's.
 
     ``postgres://`` and SQLAlchemy's ``postgresql+driver://`` mean the same.
 
@@ -86,22 +93,25 @@ def parse_address(url: str) -> Address:
     base, _, query = place.partition("?")
     parameters = [part for part in query.split("&") if part]
     tables = [part.removeprefix("table=") for part in parameters if part.startswith("table=")]
-    others = "&".join(part for part in parameters if not part.startswith("table="))
+    searches = [part.removeprefix("search=") for part in parameters if part.startswith("search=")]
+    others = "&".join(part for part in parameters if not part.startswith(("table=", "search=")))
     conninfo = f"postgresql://{credentials}{at}{base}" + (f"?{others}" if others else "")
     table = _table(unquote(tables[-1])) if tables else Table()
+    is_approximate = bool(searches) and _is_approximate(searches[-1])
     try:
         parts = {name: str(value) for name, value in conninfo_to_dict(conninfo).items()}
     except (psycopg.ProgrammingError, UnicodeDecodeError):
         raise _malformed() from None  # their messages quote the URL
     if not _is_plausible(parts):
         raise _malformed()
-    role = parts.get("user") or _default("user")
+    role = parts.get("user") or default_option("user")
     return Address(
         conninfo=conninfo,
         table=table,
         role=role,
-        database=parts.get("dbname") or _default("dbname") or role,
-        location=_location(parts, table),
+        database=parts.get("dbname") or default_option("dbname") or role,
+        location=_location(parts, table) + ("&search=approximate" if is_approximate else ""),
+        is_approximate=is_approximate,
     )
 
 
@@ -116,6 +126,16 @@ def _table(name: str) -> Table:
             fix=f"write for example ?table={DEFAULT_SCHEMA}.{DEFAULT_TABLE}",
         )
     return Table(schema=names[0], name=names[1])
+
+
+def _is_approximate(search: str) -> bool:
+    if search not in ("exact", "approximate"):
+        raise ConfigError(
+            "The vector store cannot be searched like that",
+            why=f"?search={search} is neither exact nor approximate.",
+            fix="write ?search=approximate in VECTOR_URL, or leave it out to search exactly",
+        )
+    return search == "approximate"
 
 
 def _is_plausible(parts: dict[str, str]) -> bool:
@@ -146,7 +166,7 @@ def _location(parts: dict[str, str], table: Table) -> str:
     return f"postgresql://{user}{host}{port}/{database}{query}"
 
 
-def _default(name: str) -> str:
+def default_option(name: str) -> str:
     """What libpq takes for a part that is not given: from the environment, or its own."""
     for option in pq.Conninfo.get_defaults():
         if option.keyword.decode() == name and option.val:

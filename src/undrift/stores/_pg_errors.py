@@ -17,12 +17,17 @@ from undrift.errors import ConfigError, StoreUnavailable, UndriftError
 from undrift.stores._meaning import NOT_CREATED, REFUSED_BATCH, Meaning
 from undrift.stores._pg_address import Address
 
-Doing = Literal["read", "write", "create"]
+Doing = Literal["read", "write", "create", "index"]
 
 _LOGIN = Meaning(
     ConfigError,
     "The vector store refused the login",
     "correct the user, password, database name or TLS settings in VECTOR_URL",
+)
+_NO_DATABASE = Meaning(
+    ConfigError,
+    "The vector store's database does not exist",
+    "correct the database name in VECTOR_URL; undrift creates tables, never a database",
 )
 _LAYOUT = Meaning(
     ConfigError,
@@ -51,6 +56,19 @@ _NO_EXTENSION = Meaning(
     "database run: CREATE EXTENSION vector",
 )
 
+_NO_ROOM = Meaning(
+    StoreUnavailable,
+    "The server ran out of room while it built the index",
+    "give less --maintenance-work-mem (in a container /dev/shm has 64 MB unless --shm-size says "
+    "more) or make room on its disk, and run `undrift index build` again, which replaces what is "
+    "left",
+)
+_INDEX_REFUSED = Meaning(
+    ConfigError,
+    "The server refused to build the index",
+    "mend what the message names; `undrift index build --sql` prints the statements",
+)
+
 # By SQLSTATE, the longest prefix that fits; where none fits, undrift could not look.
 _MEANINGS = {
     "0A": _LAYOUT,
@@ -58,7 +76,7 @@ _MEANINGS = {
     "23": REFUSED_BATCH,
     "25006": _READ_ONLY,
     "28": _LOGIN,
-    "3D": _LOGIN,
+    "3D": _NO_DATABASE,
     "3F": NOT_CREATED,
     "40": _BUSY,
     "42": _LAYOUT,
@@ -68,14 +86,18 @@ _MEANINGS = {
     "P0": REFUSED_BATCH,
 }
 
+# What a batch or a table is to the other statements, parameters and memory are to a build.
+_OF_INDEX = {"0A": _INDEX_REFUSED, "22": _INDEX_REFUSED, "53": _NO_ROOM, "54": _INDEX_REFUSED}
+
 # A refused login carries no SQLSTATE here, only the server's words (or a pooler's). In another
 # language they are not recognised, and the error is the safe one: could not look.
 _REFUSED_LOGIN = re.compile(
     r"authentication failed|no password supplied|no pg_hba\.conf entry|is not permitted to log in"
-    r"|(database|role) \S+ does not exist|no such (database|user)|permission denied for database"
+    r"|role \S+ does not exist|no such user|permission denied for database"
     r"|does not support SSL|certificate verify failed|root certificate file",
     re.IGNORECASE,
 )
+_UNKNOWN_DATABASE = re.compile(r'database ".*" does not exist|no such database', re.IGNORECASE)
 
 
 @contextmanager
@@ -97,10 +119,14 @@ def _mapped(error: psycopg.Error, address: Address, doing: Doing) -> UndriftErro
 
 
 def _meaning_of(state: str, message: str, doing: Doing) -> Meaning:
+    if not state and _UNKNOWN_DATABASE.search(message):
+        return _NO_DATABASE
     if not state:
         return _LOGIN if _REFUSED_LOGIN.search(message) else _UNAVAILABLE
     if doing == "create" and ('"vector"' in message or state == "58P01"):
         return _NO_EXTENSION
+    if doing == "index" and state[:2] in _OF_INDEX:
+        return _OF_INDEX[state[:2]]
     prefixes = (state[:length] for length in range(len(state), 1, -1))
     meaning = next((_MEANINGS[prefix] for prefix in prefixes if prefix in _MEANINGS), _UNAVAILABLE)
     if meaning is REFUSED_BATCH and doing != "write":
@@ -109,6 +135,13 @@ def _meaning_of(state: str, message: str, doing: Doing) -> Meaning:
 
 
 def _missing_right(address: Address, message: str, doing: Doing) -> ConfigError:
+    if doing == "index":
+        return ConfigError(
+            "The vector store's role may not build an index",
+            why=f"{address.location}: {message}.",
+            fix="let the table's owner run what `undrift index build --sql` prints, or run it as "
+            "that role",
+        )
     role = sql.Identifier(address.role)
     schema = sql.Identifier(address.table.schema)
     if doing == "create" and "database" in message:

@@ -13,6 +13,7 @@ from typing import LiteralString
 from psycopg import sql
 
 from undrift.stores._pg_address import Table
+from undrift.stores._pg_index import Expression
 
 # A record that has lost its vector is found by no search, so its stamp names no model. A small
 # index knows the lost ones; looking for the vector itself would read the table, not the index.
@@ -43,6 +44,9 @@ SELECT DISTINCT owner_id FROM {table}
 WHERE owner_id > %(after)s AND namespace = %(namespace)s
 ORDER BY owner_id LIMIT %(limit)s"""
 
+APPROXIMATE_FROM_RECORDS = 20_000
+"""Owners with fewer are searched exactly whatever the URL asks for: it takes 20 ms at most."""
+
 # Exact: an HNSW index serves only an ORDER BY of the bare distance, and filtered by owner it would
 # give too few rows. NaN, the distance of a zero vector, sorts last.
 _SEARCH = """
@@ -54,6 +58,41 @@ WHERE owner_id = %(owner_id)s AND namespace = %(namespace)s AND model = %(model)
   AND (%(kinds)s::text[] IS NULL OR kind = ANY(%(kinds)s::text[])) AND embedding IS NOT NULL
 ORDER BY 0 + (embedding OPERATOR({vector_schema}.<=>) %(vector)s), vector_id
 LIMIT %(limit)s"""
+
+# The index's order is not strict, and may be of halved vectors: what it found is sorted again.
+_APPROXIMATE_SEARCH = """
+WITH near AS MATERIALIZED (
+    SELECT * FROM {table}
+    WHERE owner_id = %(owner_id)s AND namespace = %(namespace)s AND model = %(model)s
+      AND (%(kinds)s::text[] IS NULL OR kind = ANY(%(kinds)s::text[])) AND embedding IS NOT NULL
+    ORDER BY {embedding} OPERATOR({vector_schema}.<=>) {vector}
+    LIMIT %(limit)s
+)
+SELECT vector_id::text, namespace, owner_id, kind, entity_id, fingerprint, text_hash, model,
+       version, coalesce(text, ''), coalesce(metadata::text, '{{}}'),
+       1 - (embedding OPERATOR({vector_schema}.<=>) %(vector)s) AS score
+FROM near
+ORDER BY embedding OPERATOR({vector_schema}.<=>) %(vector)s, vector_id"""
+# To read the vector, the server has to load the library, whose settings come next.
+_IS_LARGE = """
+SELECT count(*) = %(enough)s AND %(vector)s IS NOT NULL FROM (
+    SELECT FROM {table} WHERE owner_id = %(owner_id)s AND namespace = %(namespace)s
+    LIMIT %(enough)s
+) AS first_records"""
+
+# What a search index would be for.
+_COUNTS = """
+WITH owners AS (SELECT owner_id, count(*) AS records FROM {table} GROUP BY owner_id)
+SELECT coalesce(sum(records), 0), count(*), coalesce(max(records), 0),
+       (SELECT owner_id FROM owners ORDER BY records DESC, owner_id LIMIT 1)
+FROM owners"""
+_EXACT_SAMPLE = """
+SELECT vector_id FROM {table}
+WHERE owner_id = %(owner_id)s AND embedding IS NOT NULL
+ORDER BY 0 + (embedding OPERATOR({vector_schema}.<=>) (
+    SELECT embedding FROM {table}
+    WHERE owner_id = %(owner_id)s AND embedding IS NOT NULL LIMIT 1)), vector_id
+LIMIT 10"""
 
 _PUT = """
 INSERT INTO {table} AS stored (
@@ -105,11 +144,32 @@ class Statements:
         self.put = self._ready(_PUT)
         self.restamp = self._ready(_RESTAMP)
         self.delete = self._ready(_DELETE)
+        self.is_large = self._ready(_IS_LARGE)
+        self.counts = self._ready(_COUNTS)
 
     def search(self, vector_schema: str) -> sql.Composed:
         """The search; its distance operator is in the schema where pgvector is installed."""
+        return self._measuring(_SEARCH, vector_schema)
+
+    def approximate_search(self, vector_schema: str, expression: Expression) -> sql.Composed:
+        """The same search in a form that an index over *expression* can serve."""
+        schema = vector_schema.replace("%", "%%")
+        return self._measuring(
+            _APPROXIMATE_SEARCH,
+            vector_schema,
+            embedding=expression.of(sql.Identifier("embedding"), schema),
+            vector=expression.of(sql.SQL("%(vector)s"), schema),
+        )
+
+    def exact_sample(self, vector_schema: str) -> sql.Composed:
+        """An exact search of an owner for one of its own vectors, to be timed."""
+        return self._measuring(_EXACT_SAMPLE, vector_schema)
+
+    def _measuring(
+        self, statement: LiteralString, vector_schema: str, **parts: sql.Composable
+    ) -> sql.Composed:
         schema = sql.Identifier(vector_schema.replace("%", "%%"))
-        return sql.SQL(_SEARCH).format(table=self._table, vector_schema=schema)
+        return sql.SQL(statement).format(table=self._table, vector_schema=schema, **parts)
 
     def _ready(self, statement: LiteralString) -> bytes:
         return sql.SQL(statement).format(table=self._table).as_bytes(None)

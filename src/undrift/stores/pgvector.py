@@ -14,6 +14,7 @@ import re
 import selectors
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 import psycopg
 from psycopg import Connection, IsolationLevel
@@ -32,10 +33,18 @@ from undrift.ports import (
     StoreInfo,
     Vectors,
 )
+from undrift.search_index import (
+    IndexParameters,
+    IndexStatus,
+    ProgressListener,
+    ignore_progress,
+)
 from undrift.stores import _pg_layout as layout
 from undrift.stores._pg_address import parse_address
+from undrift.stores._pg_build import IndexBuilder, IndexSession
 from undrift.stores._pg_errors import Doing, mapped_errors
-from undrift.stores._pg_sql import Statements
+from undrift.stores._pg_index import ask_index, expression_for
+from undrift.stores._pg_sql import APPROXIMATE_FROM_RECORDS, Statements
 from undrift.stores._pg_vectors import OneVector, VectorArray, learn_vectors
 from undrift.stores._pool import Pool
 from undrift.stores._records import batch_of, deletions_of, stamp_of, storable
@@ -75,8 +84,8 @@ class PgvectorStore:
     """The `VectorStore` in one PostgreSQL table.
 
     Args:
-        url: ``postgresql://…[?table=schema.table&…]``; a table without a schema is in ``undrift``,
-            and all other parameters are libpq's.
+        url: ``postgresql://…[?table=schema.table&search=exact|approximate&…]``; a table without a
+            schema is in ``undrift``, and all other parameters are libpq's.
         namespace: whose records are managed.
         keep_text: False stores neither texts nor metadata.
 
@@ -98,11 +107,23 @@ class PgvectorStore:
 
     @property
     def capabilities(self) -> Capabilities:
-        """Conditional writes in one transaction, any number of processes, exact search."""
+        """Conditional writes in one transaction, any number of processes, exact search.
+
+        With ``search=approximate`` in the URL an index on vectors may be asked, and with the
+        default parameters it found 99 % of the nearest. Without it, an index that is there changes
+        no result.
+        """
+        why_not = {"store_class": "a publish commits by itself, not together with a state"}
+        if self._address.is_approximate:
+            why_not["exact_owner_search"] = (
+                "?search=approximate lets an index answer for owners with "
+                f"{APPROXIMATE_FROM_RECORDS} records or more"
+            )
         return Capabilities(
             store_class=StoreClass.CONDITIONAL,
             atomic_records=_ATOMIC_RECORDS,
-            why_not={"store_class": "a publish commits by itself, not together with a state"},
+            exact_owner_search=not self._address.is_approximate,
+            why_not=why_not,
         )
 
     # --- what is there, and creating it
@@ -182,7 +203,11 @@ class PgvectorStore:
         kinds: Sequence[str] | None,
         limit: int,
     ) -> Sequence[Match]:
-        """The nearest records of *owner_id* and *model*, by a scan of the owner's rows."""
+        """The nearest records of *owner_id* and *model*, by a scan of the owner's rows.
+
+        With ``search=approximate`` a large owner's come from the index, if that gives as many as
+        were asked for.
+        """
         if limit < 1 or not is_storable_id(owner_id):
             return []
         parameters = {
@@ -194,13 +219,56 @@ class PgvectorStore:
             "limit": limit,
         }
         with self._session("read") as session:
-            query = self._statements.search(self._vector_schema(session))
             try:
-                rows = session.connection.execute(query, parameters).fetchall()
+                rows = self._nearest(session, parameters, len(vector))
             except psycopg.DataError as error:
                 raise self._dimension_mismatch(vector, model) from error
         # A record that somebody gave a zero vector has no similarity.
         return [_match(row) for row in rows if not math.isnan(row[-1])]
+
+    def _nearest(
+        self, session: _Session, parameters: Mapping[str, object], dimension: int
+    ) -> Sequence[TupleRow]:
+        schema = self._vector_schema(session)
+        if self._address.is_approximate:
+            query = self._statements.approximate_search(schema, expression_for(dimension))
+            large = {**parameters, "enough": APPROXIMATE_FROM_RECORDS}
+            rows = ask_index(session.connection, self._statements.is_large, query, large)
+            if rows is not None and len(rows) == parameters["limit"]:
+                return rows
+        return session.connection.execute(self._statements.search(schema), parameters).fetchall()
+
+    # --- the search index
+
+    def index_status(self) -> IndexStatus:
+        """What there is of an HNSW index, and what an exact search costs; changes nothing."""
+        return self._index_builder().status()
+
+    def index_ddl(self, parameters: IndexParameters) -> Sequence[str]:
+        """The statements that `build_index` runs, for people."""
+        return self._index_builder().ddl(parameters)
+
+    def build_index(
+        self, parameters: IndexParameters, listener: ProgressListener = ignore_progress
+    ) -> IndexStatus:
+        """Build the index CONCURRENTLY, over a connection of its own that goes to the server."""
+        builder = self._index_builder()
+        said = builder.build(parameters, listener)
+        status = builder.status()
+        return replace(status, notes=(*said, *status.notes))
+
+    def _index_builder(self) -> IndexBuilder:
+        @contextmanager
+        def sessions(doing: Doing) -> Iterator[IndexSession]:
+            with self._session(doing) as session:
+                yield IndexSession(session.connection, self._vector_schema(session))
+
+        return IndexBuilder(
+            address=self._address,
+            statements=self._statements,
+            sessions=sessions,
+            connect=lambda options: self._open(options).connection,
+        )
 
     # --- writing
 
@@ -255,7 +323,7 @@ class PgvectorStore:
         with mapped_errors(self._address, doing), self._pool.connection() as session:
             yield session
 
-    def _open(self) -> _Session:
+    def _open(self, options: str | None = None) -> _Session:
         given = psycopg.conninfo.conninfo_to_dict(self._address.conninfo)
         connection = psycopg.connect(
             self._address.conninfo,
@@ -264,6 +332,7 @@ class PgvectorStore:
             application_name=given.get("application_name", "undrift"),
             connect_timeout=given.get("connect_timeout", CONNECT_TIMEOUT_SECONDS),
             client_encoding="utf-8",
+            options=given.get("options") if options is None else options,
         )
         connection.isolation_level = IsolationLevel.READ_COMMITTED
         return _Session(connection)

@@ -1,0 +1,69 @@
+"""The pgvector store keeps its contract with an index on its vectors, asked or not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+from contract import test_pgvector_store as plain
+from support.indexed import IndexedStore
+from undrift.search_index import IndexParameters, IndexState
+from undrift.stores.pgvector import PgvectorStore
+from undrift.testing._store_fixtures import Crowd, similarities, stamps_of
+from undrift.testing.builders import DIMENSION, MODEL, vectors
+
+
+class TestPgvectorStoreWithAnIndex(plain.TestPgvectorStore):
+    """Exact, as without."""
+
+    opener = "support.indexed:open_indexed"
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def crowd(cls, new_location: Callable[[], str]) -> Iterator[Crowd]:
+        """Filled before the index is built, which takes a tenth of the time."""
+        location = new_location()
+        unindexed = PgvectorStore(location)
+        unindexed.create(DIMENSION)
+        crowd = Crowd(location, unindexed)
+        crowd.publish()
+        built = unindexed.build_index(IndexParameters(maintenance_work_mem="256MB"))
+        unindexed.close()
+        assert built.state is IndexState.VALID
+        crowd.store = cls.make_store(location)
+        yield crowd
+        crowd.store.close()
+
+
+class TestPgvectorStoreThatAsksItsIndex(TestPgvectorStoreWithAnIndex):
+    """All promises but exactness."""
+
+    opener = "support.indexed:open_approximate"
+
+    def test_nearly_all_of_the_nearest_of_a_large_owner_are_found(self, crowd: Crowd) -> None:
+        """Best first, no record twice, and their scores are the true ones."""
+        assert isinstance(crowd.store, IndexedStore)
+        assert crowd.store.index_status().is_searched
+        written, hits = crowd.by_owner["many"], 0
+        queries = vectors(20, seed=78)
+        for query in queries:
+            true = {id_: score for score, id_ in similarities(written, query)}
+            found = crowd.store.search("many", query, model=MODEL, kinds=None, limit=10)
+            ids = [match.stamp.vector_id for match in found]
+            assert len(set(ids)) == 10
+            assert {match.stamp for match in found} <= stamps_of(written)
+            scores = [match.score for match in found]
+            assert scores == sorted(scores, reverse=True)
+            np.testing.assert_allclose(scores, [true[id_] for id_ in ids], atol=1e-5)
+            hits += len(set(ids) & set(list(true)[:10]))
+        assert hits >= 0.99 * 10 * len(queries)
+
+    @pytest.mark.parametrize("owner_id", ["few", "some"])
+    def test_the_others_are_searched_exactly(self, crowd: Crowd, owner_id: str) -> None:
+        """The index would miss some of theirs, and a scan is quick."""
+        for query in vectors(5, seed=79):
+            expected = similarities(crowd.by_owner[owner_id], query)[:10]
+            found = crowd.store.search(owner_id, query, model=MODEL, kinds=None, limit=10)
+            assert [match.stamp.vector_id for match in found] == [id_ for _, id_ in expected]

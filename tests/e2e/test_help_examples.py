@@ -1,0 +1,51 @@
+"""Every example that a ``--help`` shows is run, on a user 123 in PostgreSQL and pgvector."""
+
+from __future__ import annotations
+
+import shlex
+
+import pytest
+import typer
+
+from support.cli import Shell, experiences
+from undrift.cli.app import app
+from undrift.cli.examples import examples_in
+
+
+def declared(command: object) -> list[str]:
+    """The examples of *command* and of all below it."""
+    found = examples_in(getattr(command, "epilog", None) or "")
+    for inner in getattr(command, "commands", {}).values():
+        found.extend(declared(inner))
+    return found
+
+
+EXAMPLES = list(dict.fromkeys(declared(typer.main.get_command(app))))
+
+
+@pytest.fixture
+def furnished(postgres_shell: Shell) -> Shell:
+    """A user in sync, one who is not, an index, and the files that examples name."""
+    postgres_shell.put(123, experiences("exp_1", "exp_2"))
+    assert postgres_shell.undrift("sync", "--user-id", "123").code == 0
+    assert postgres_shell.undrift("index", "build", "--yes").code == 0
+    postgres_shell.put(124, experiences("exp_3"))
+    (postgres_shell.folder / "users.txt").write_text("# of today\n123\n\n124\n")
+    return postgres_shell
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_example_works_as_it_stands(furnished: Shell, example: str) -> None:
+    """It succeeds, or finds the drift that there is."""
+    program, *arguments = shlex.split(example)
+    ran = furnished(program, *arguments)
+    assert ran.code in ((0, 1) if "check" in arguments or "--dry-run" in arguments else (0,)), ran
+    assert ran.errors == []
+    assert ran.out
+
+
+def test_an_example_that_does_not_work_is_noticed(furnished: Shell) -> None:
+    """The control: wrong usage is not taken for an example's success."""
+    ran = furnished("undrift", "check", "--user-id", "123", "--everything")
+    assert ran.code == 2
+    assert ran.errors
