@@ -251,6 +251,23 @@ def test_empty_tables_are_told_by_their_columns(any_shell: Shell) -> None:
     assert any_shell.undrift("check", "--all").code == 0
 
 
+def test_a_column_for_deleted_rows_is_pointed_at(any_shell: Shell) -> None:
+    """As a condition that a person has to want, and that works when it is wanted."""
+    any_shell.source.run("DROP TABLE profiles")
+    any_shell.source.run(
+        "CREATE TABLE notes (id bigint PRIMARY KEY, user_id bigint, title text, deleted_at text)"
+    )
+    for number, deleted in ((1, "NULL"), (2, "'2026-01-01'")):
+        any_shell.source.run(f"INSERT INTO notes VALUES ({number}, 7, 'A note', {deleted})")
+    assert any_shell.undrift("init").code == 0
+    file = any_shell.folder / "undrift.toml"
+    hint = '# where = "deleted_at IS NULL"  (all rows are read without it)'
+    assert hint in file.read_text()
+    file.write_text(file.read_text().replace(hint, 'where = "deleted_at IS NULL"'))
+    checked = any_shell.undrift("check", "--all", "--output", "json")
+    assert [owner["source"] for owner in checked.document["owners"]] == [{"note": 1}]
+
+
 def test_a_json_column_beside_texts_does_not_make_documents_of_them(any_shell: Shell) -> None:
     json_type = "jsonb" if any_shell.source.is_postgres else "json"
     any_shell.source.run("DROP TABLE profiles")

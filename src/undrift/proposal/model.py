@@ -15,6 +15,7 @@ class ProposedEntity:
     Attributes:
         seen: how much of it the sample held, for people.
         left_out: fields that no template reads, each with the reason.
+        where: a condition that the table's columns suggest; a person decides.
     """
 
     kind: str
@@ -28,6 +29,7 @@ class ProposedEntity:
     aliases: Mapping[str, tuple[str, ...]] | None = None
     seen: str = ""
     left_out: tuple[str, ...] = ()
+    where: str = ""
 
     @property
     def place(self) -> str:

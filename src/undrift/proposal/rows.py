@@ -62,6 +62,7 @@ def propose_entity(
         id=identifier,
         key=key,
         aliases=aliases,
+        where=_without_deleted(table.column_names),
     )
 
 
@@ -74,6 +75,16 @@ def propose_rows(entities: Sequence[ProposedEntity]) -> Proposal:
         chosen=f"{count} {'table has' if count == 1 else 'tables have'} an owner column and a row "
         "for each entity",
     )
+
+
+def _without_deleted(columns: Sequence[str]) -> str:
+    """The condition by which applications usually leave out what they only marked as deleted."""
+    for name in columns:
+        if name in ("deleted_at", "removed_at", "archived_at"):
+            return f"{name} IS NULL"
+        if name in ("is_deleted", "deleted", "is_archived", "archived"):
+            return f"NOT {name}"
+    return ""
 
 
 def _place(table: FoundTable, rows: Sequence[dict[str, object]], owner: str) -> Place:

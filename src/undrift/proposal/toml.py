@@ -80,6 +80,8 @@ def _entity(entity: ProposedEntity) -> Iterator[str]:
     if entity.table is not None:
         yield f"table = {quoted(entity.table)}"
         yield f"owner = {quoted(entity.owner or '')}"
+        if entity.where:
+            yield f"# where = {quoted(entity.where)}  (all rows are read without it)"
     else:
         yield f"path = {quoted(entity.path or '')}"
     if entity.id is not None:
