@@ -3,6 +3,7 @@
 #   make demo     what undrift does, on sample data
 #   make test     every test, on real servers; installs what they need
 #   make lint     style, types, import contracts
+#   make docs     the documentation, into docs/_build/html
 #
 # PYTHON picks the interpreter:  make venv PYTHON=python3.13
 # PYTEST_ARGS is handed on:      make test PYTEST_ARGS="-k sync -x"
@@ -23,7 +24,7 @@ PYTHON ?= $(firstword $(foreach name,$(CANDIDATES),$(shell \
 # Extended by CI and by hand; empty on a first look.
 PYTEST_ARGS ?=
 
-.PHONY: help venv demo test lint format bench test-wheel clean
+.PHONY: help venv demo test lint format docs bench test-wheel clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -98,9 +99,14 @@ format: venv
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
 
+# Tests build it too, and run what stands in it.
+docs: venv
+	$(BIN)/python -m sphinx -W --keep-going -n -q -b html docs docs/_build/html
+	@echo "open docs/_build/html/index.html"
+
 bench: venv
 	$(BIN)/python -m benchmarks.sync_cost
 
 clean:
-	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* coverage.xml
+	rm -rf $(VENV) build dist docs/_build htmlcov .coverage .coverage.* coverage.xml
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
