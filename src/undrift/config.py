@@ -381,7 +381,7 @@ def _invalid(
         return ConfigError(
             f"The setting {setting} is not usable",
             why=f"{first['msg']} (read from {where}).",
-            fix=f"correct it; the example in the README shows what {_setting_of(path)} takes",
+            fix=f"correct it; docs/reference/configuration.md says what {_setting_of(path)} takes",
         )
     known = _known_keys(path[:-1])
     nearest = get_close_matches(str(path[-1]), known, n=1, cutoff=0.5)
