@@ -74,11 +74,13 @@ def default_of(field: FieldInfo) -> str:
 def test_every_section_of_the_configuration_is_described() -> None:
     """None is missing, none is invented."""
     described = [heading for heading in tables_of("reference/configuration.md") if "[" in heading]
-    assert sorted(described) == sorted(name for name, _ in sections(config._File))
+    assert sorted(described) == sorted(name for name, _ in sections(config.sections.File))
 
 
 @pytest.mark.parametrize(
-    ("name", "model"), [*sections(config._File)], ids=[name for name, _ in sections(config._File)]
+    ("name", "model"),
+    [*sections(config.sections.File)],
+    ids=[name for name, _ in sections(config.sections.File)],
 )
 def test_every_setting_has_its_type_and_default(name: str, model: type[BaseModel]) -> None:
     """As the code that reads the file has them."""
@@ -105,7 +107,7 @@ def options_by_variable() -> dict[str, str]:
         for parameter in command.params:
             named = re.search(r"\[env var: (UNDRIFT_\w+)", getattr(parameter, "help", "") or "")
             variable = parameter.envvar or (named and named[1])
-            if variable and variable not in config._SHORT_NAMES:
+            if variable and variable not in config.layers.SHORT_NAMES:
                 found[variable] = parameter.opts[0]
     return found
 
@@ -123,7 +125,7 @@ def test_every_variable_that_the_code_reads_is_described() -> None:
     """Whatever looks like one in the source is on the page."""
     text = "".join(path.read_text() for path in SOURCES.rglob("*.py"))
     names = set(re.findall(r"\bUNDRIFT_[A-Z]+(?:_[A-Z]+)*\b(?!_)", text))
-    names |= {*config._SHORT_NAMES, *re.findall(r"\"(OPENAI_[A-Z_]+|NO_COLOR)\"", text)}
+    names |= {*config.layers.SHORT_NAMES, *re.findall(r"\"(OPENAI_[A-Z_]+|NO_COLOR)\"", text)}
     rows = tables_of("reference/configuration.md")["Environment variables"]
     assert names == {code(row["variable"]) for row in rows} - {"UNDRIFT_<SECTION>__<KEY>"}
 
@@ -131,7 +133,7 @@ def test_every_variable_that_the_code_reads_is_described() -> None:
 def test_every_configuration_error_is_listed() -> None:
     """By the words that its message has of its own."""
     page = (ROOT / "docs/reference/configuration.md").read_text()
-    text = (SOURCES / "config.py").read_text()
+    text = "".join(path.read_text() for path in (SOURCES / "config").glob("*.py"))
     messages = re.findall(r"ConfigError\(\s*f?\"([^\"]+)\"", text)
     assert len(messages) > 10
     for message in messages:
@@ -329,7 +331,9 @@ def test_outcomes_are_all_in_the_table_and_in_the_glossary() -> None:
 
 def test_every_setting_of_an_example_is_one_of_the_tables() -> None:
     """A page cannot show what the reference does not know."""
-    known = {name.strip("[]"): set(settings_of(model)) for name, model in sections(config._File)}
+    known = {
+        name.strip("[]"): set(settings_of(model)) for name, model in sections(config.sections.File)
+    }
     for path in (ROOT / "docs").rglob("*.md"):
         for block in read_page(path).blocks:
             if block.language == "toml" and not block.is_wrong:
