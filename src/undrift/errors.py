@@ -23,6 +23,8 @@ are mapped to these once, in the adapter, with the original as ``__cause__``.
 
 from __future__ import annotations
 
+import re
+
 
 class UndriftError(Exception):
     """The root of the tree; its message has three parts.
@@ -49,6 +51,22 @@ class UndriftError(Exception):
         # Exceptions pickle by positional arguments; ours are keyword-only, and results that hold
         # an error cross process boundaries.
         return _rebuild, (type(self), self.what, self.why, self.fix, self.__dict__)
+
+
+def keep_first_line(failure: BaseException) -> BaseException:
+    """Cut the message of a driver's *failure*, which is about to become a cause, to its first line.
+
+    The lines behind it quote rows, and a cause is printed with whatever it led to.
+    """
+    lines = str(failure.args[0] if failure.args else "").strip().splitlines()
+    failure.args = (without_quotation(failure, lines[0] if lines else ""), *failure.args[1:])
+    return failure
+
+
+def without_quotation(failure: BaseException, message: str) -> str:
+    """A driver's *message*, without the value that it quotes where one could not be converted."""
+    state = getattr(failure, "sqlstate", None) or ""
+    return re.sub(r'".*"', '"…"', message) if state.startswith("22") else message
 
 
 def _rebuild(

@@ -12,12 +12,11 @@ from typing import Literal
 
 from undrift.diff import OwnerDiff, diff_owner, status_of
 from undrift.errors import InvalidDocument, UnknownStateError
-from undrift.model import Stamp, SyncStatus, Wanted
+from undrift.model import NOT_CREATED, Stamp, SyncStatus, Wanted
 from undrift.ports import OwnerContent, Source, VectorStore
 from undrift.render import Renderer
 
 First = Literal["store", "source"]
-NOT_CREATED = "store not created yet"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

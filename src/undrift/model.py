@@ -15,6 +15,9 @@ from typing import Literal, NamedTuple
 
 from undrift.errors import UndriftError
 
+NOT_CREATED = "store not created yet"
+"""The note of a run that found no store."""
+
 
 class EntityId(str):
     """An entity's name within its owner, printed and serialised as ``kind:id``.

@@ -13,10 +13,11 @@ from undrift.search_index import IndexParameters, IndexState
 from undrift.stores.pgvector import PgvectorStore
 from undrift.testing._store_fixtures import Crowd, similarities, stamps_of
 from undrift.testing.builders import DIMENSION, MODEL, vectors
+from undrift.testing.store_contract import SearchContract, StoreContract
 
 
-class TestPgvectorStoreWithAnIndex(plain.TestPgvectorStore):
-    """Exact, as without."""
+class IndexedFixtures(plain.PgvectorFixtures):
+    """Every table has an index before it is written."""
 
     opener = "support.indexed:open_indexed"
 
@@ -37,8 +38,12 @@ class TestPgvectorStoreWithAnIndex(plain.TestPgvectorStore):
         crowd.store.close()
 
 
-class TestPgvectorStoreThatAsksItsIndex(TestPgvectorStoreWithAnIndex):
-    """All promises but exactness."""
+class TestPgvectorStoreWithAnIndex(IndexedFixtures, StoreContract):
+    """Exact, as without."""
+
+
+class TestPgvectorStoreThatAsksItsIndex(IndexedFixtures, SearchContract):
+    """All that is promised of a search but exactness; it writes as the one above."""
 
     opener = "support.indexed:open_approximate"
 

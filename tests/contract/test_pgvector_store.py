@@ -12,10 +12,12 @@ from psycopg import sql
 
 from support.postgres import PostgresServer
 from undrift.ports import Vectors
-from undrift.testing.store_contract import StoreContract
+from undrift.testing.store_contract import StoreContract, StoreFixtures
 
 
-class TestPgvectorStore(StoreContract):
+class PgvectorFixtures(StoreFixtures):
+    """What the contract does to a table behind the store's back."""
+
     @pytest.fixture(scope="class")
     @classmethod
     def new_location(cls, postgres_server: PostgresServer) -> Iterator[Callable[[], str]]:
@@ -48,3 +50,7 @@ class TestPgvectorStore(StoreContract):
                 statement.format(table=sql.Identifier(*table.split(".")), **names), values
             )
             return cursor.fetchall() if cursor.description else []
+
+
+class TestPgvectorStore(PgvectorFixtures, StoreContract):
+    """Without an index on the vectors."""

@@ -61,31 +61,6 @@ def test_sync_of_everybody_with_force_rewrites_everything(shell: Shell) -> None:
     assert ran.code == 0
 
 
-@pytest.mark.parametrize(
-    ("arguments", "what"),
-    [
-        (("--all",), "Neither --check nor --sync"),
-        (("--check", "--sync", "--all"), "--check and --sync exclude each other"),
-        (("--check",), "Neither --userId nor --all"),
-        (("--sync", "-u", "1", "-a"), "--userId and --all exclude each other"),
-        ((), "Neither --check nor --sync"),
-        (("--check", "--userId="), "A user id is empty"),
-        (("--chek", "--all"), "No such option: --chek"),
-    ],
-)
-def test_wrong_combination_exits_2_with_what_why_and_fix(
-    shell: Shell, arguments: tuple[str, ...], what: str
-) -> None:
-    """Nothing is guessed and nothing is done."""
-    ran = shell("db-sync-vector", *arguments)
-    assert ran.code == 2
-    assert ran.out == ""
-    found, why, fix = ran.error
-    assert found == what
-    assert why
-    assert fix
-
-
 def test_environment_chooses_nobody(shell: Shell) -> None:
     """The script had no variables but the databases'; an inherited one must not widen it."""
     shell.put(1, experiences("exp_1"))

@@ -103,8 +103,9 @@ def test_a_refused_login_is_a_configuration_error(
 
 
 def test_an_unknown_database_is_a_configuration_error(postgres_server: PostgresServer) -> None:
-    with pytest.raises(ConfigError, match='database "nowhere" does not exist'):
+    with pytest.raises(ConfigError, match='database "nowhere" does not exist') as caught:
         PgvectorStore(postgres_server.url("nowhere")).describe()
+    assert caught.value.what == "The vector store's database does not exist"
 
 
 @pytest.mark.parametrize(

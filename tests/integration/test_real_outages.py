@@ -6,9 +6,7 @@ As `test_outages`, with faults that come from the databases themselves.
 from __future__ import annotations
 
 import gc
-import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 from random import Random
 
@@ -17,6 +15,7 @@ import pytest
 import sqlalchemy as sa
 
 from support.drift import fleet
+from support.files import damage
 from support.naive import NaiveWriter
 from support.outages import (
     ORPHAN,
@@ -176,19 +175,6 @@ def many(tmp_path: Path) -> Iterator[Callable[[str], World]]:
             return world
 
         yield damaged
-
-
-def damage(file: Path) -> None:
-    """Overwrite half of a database's pages."""
-    with closing(sqlite3.connect(file)) as connection:
-        roots = {root for (root,) in connection.execute("SELECT rootpage FROM sqlite_master")}
-        ((page_bytes,),) = connection.execute("PRAGMA page_size")
-        ((pages,),) = connection.execute("PRAGMA page_count")
-    with file.open("r+b") as content:
-        for page in range(2, pages + 1, 2):
-            if page not in roots:
-                content.seek((page - 1) * page_bytes)
-                content.write(b"\xff" * page_bytes)
 
 
 @pytest.mark.parametrize("name", ["app.db", "vectors.db"])

@@ -42,9 +42,10 @@ def test_unknown_database_is_a_configuration_error(postgres: SourceDatabase) -> 
     """It is named."""
     with (
         documents(postgres.url.rpartition("/")[0] + "/nowhere") as source,
-        pytest.raises(ConfigError, match='"nowhere" does not exist'),
+        pytest.raises(ConfigError, match='"nowhere" does not exist') as caught,
     ):
         source.describe()
+    assert caught.value.what == "The source's database does not exist"
 
 
 def test_unknown_role_is_a_configuration_error(postgres: SourceDatabase) -> None:

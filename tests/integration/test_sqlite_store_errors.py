@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from support.files import as_nobody
 from undrift.errors import ConfigError, StoreUnavailable, WriteFailed
 from undrift.ports import VectorStore
 from undrift.stores import _mounts, _sqlite_file, open_store
 from undrift.stores._mounts import filesystem_of
 from undrift.stores.sqlite import SqliteStore
 from undrift.testing.builders import DIMENSION, MODEL, deletion, record, records, vectors
-
-NOBODY = 65_534
 
 
 @pytest.fixture
@@ -58,22 +56,6 @@ def assert_reads_fail(store: VectorStore, error: type[Exception], match: str) ->
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.rglob("*"))
-
-
-@contextmanager
-def as_nobody(folder: Path) -> Iterator[None]:
-    """Become a user without rights, where the tests run as root; *folder* stays reachable."""
-    if os.geteuid() != 0:
-        yield
-        return
-    for parent in (folder, *folder.parents):
-        if parent.owner() == "root" and parent.stat().st_mode & 0o077 == 0:
-            parent.chmod(0o711)
-    os.seteuid(NOBODY)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 # --- nothing there yet

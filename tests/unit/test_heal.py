@@ -10,8 +10,9 @@ from threading import Barrier, Event, Lock
 import pytest
 
 from undrift import Heal, HealPolicy, Outcome, StoreUnavailable, SyncReport, SyncStatus
-from undrift.errors import OwnerNotFound, SafetyStop, UndriftError
-from undrift.heal import NO_HEALING, Healer
+from undrift.embedders.hashing import HashingEmbedder
+from undrift.errors import EmbeddingFailed, OwnerNotFound, SafetyStop, UndriftError
+from undrift.heal import HEAL_WORKERS, NO_HEALING, Healer, InterruptibleEmbedder
 from undrift.model import Healing
 
 PATIENT = HealPolicy(wait_seconds=60)
@@ -244,10 +245,67 @@ def test_closing_waits_for_what_runs_and_begins_nothing_more() -> None:
     healer = Healer(repairs, PATIENT)
     healer.mark("1")
     assert repairs.begun.wait(60)
+    assert not healer.is_over
     with ThreadPoolExecutor(1) as threads:
         closing = threads.submit(healer.close)
         repairs.go.set()
         closing.result(60)
     assert healer.heal("2").healing is Healing.SWITCHED_OFF
     assert repairs.owners == ["1"]
+    healer.close()
+
+
+def test_closing_answers_those_whose_heal_has_not_begun() -> None:
+    """At once, and without an exception: all workers are busy, and nobody will get to it."""
+    repairs = Repairs(waits=True)
+    healer = Healer(repairs, HealPolicy(wait_seconds=60))
+    for number in range(HEAL_WORKERS):
+        healer.mark(f"busy {number}")
+    with ThreadPoolExecutor(2) as threads:
+        waiting = threads.submit(healer.heal, "queued")
+        while "queued" not in healer._running:
+            pass
+        closing = threads.submit(healer.close)
+        assert waiting.result(30).healing is Healing.SWITCHED_OFF
+        assert not closing.done()  # it waits for what runs
+        repairs.go.set()
+        closing.result(30)
+    assert "queued" not in repairs.owners
+    assert healer.is_over
+
+
+def test_a_heal_that_outlasts_its_close_is_told_to_end() -> None:
+    """Its connections are gone; embedding what can not be written would be paid for nothing."""
+    repairs = Repairs(waits=True)
+    healer = Healer(repairs, HealPolicy(wait_seconds=0.01))
+    embedder = InterruptibleEmbedder(HashingEmbedder(4), lambda: healer.is_over)
+    healer.mark("1")
+    assert embedder.embed(["a"]).shape == (1, 4)
+    healer.close()
+    with pytest.raises(EmbeddingFailed, match="cut off"):
+        embedder.embed(["a"])
+    repairs.go.set()
+
+
+def test_thousands_of_owners_are_healed_by_a_few_threads() -> None:
+    """A wave of stale hits must not take over the process."""
+    lock, at_once, most = Lock(), 0, 0
+
+    def repair(owner_id: str) -> SyncReport:
+        nonlocal at_once, most
+        with lock:
+            at_once += 1
+            most = max(most, at_once)
+        with lock:
+            at_once -= 1
+        return report()
+
+    healer = Healer(repair, PATIENT)
+    owners = [str(number) for number in range(3_000)]
+    for owner in owners:
+        healer.mark(owner)
+    states = {healer.heal(owner).healing for owner in owners}
+    assert states <= {Healing.HEALED, Healing.COOLING_DOWN}
+    assert len(healer._ended) == len(owners)
+    assert 1 <= most <= HEAL_WORKERS
     healer.close()

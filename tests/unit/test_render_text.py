@@ -60,7 +60,7 @@ def test_every_further_line_appears_once_it_is_not_zero() -> None:
         "  - Without text: 4",
         "  - Unmanaged: 5",
         "  - Orphan owner: true",
-        "  - Note: store not created yet",
+        "  - Note: store not created yet; what other programs stored is not read",
         "  - In sync: false",
     ]
 

@@ -112,7 +112,7 @@ def check(
         "undrift sync --all --max-delete 10% --max-embeddings 5000",
         "undrift sync --user-id 123 --force  # embed everything anew",
         note=EXIT_CODES,
-    )
+    ),
 )
 def sync(
     user_id: options.UserIds = None,
@@ -154,7 +154,7 @@ def sync(
         "undrift search --user-id 123 'payment systems'",
         "undrift search --user-id 123 'data pipelines' --kind project --limit 3",
         "undrift search --user-id 123 databases --output json",
-    )
+    ),
 )
 def search(
     query: Annotated[str, typer.Argument(help="What to look for, in words.")],
@@ -176,7 +176,7 @@ def search(
     color: options.Colors = Color.AUTO,
 ) -> int:
     """Find what of one user is nearest to a query, joined to the source."""
-    owners = select_owners(user_id or (), None, False).owners or ()
+    owners = select_owners(user_id or (), None, False, ways="one --user-id ID").owners or ()
     if len(owners) != 1:
         raise UsageError(
             "A search takes one user",
@@ -204,7 +204,7 @@ app.command(
         "undrift completion bash  # to try it: source <(undrift completion bash)",
         "undrift completion zsh",
         "undrift completion fish",
-    )
+    ),
 )(completion)
 
 

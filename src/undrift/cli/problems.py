@@ -53,6 +53,18 @@ class Bug(UndriftError):
         )
 
 
+def trace_of(exc: BaseException) -> list[str]:
+    """Where *exc* and its causes were raised, and of what kind they are, for a report.
+
+    Nothing more: a foreign exception's message may quote a profile, or a password.
+    """
+    before = exc.__cause__ or (None if exc.__suppress_context__ else exc.__context__)
+    lines = [] if before is None else [*trace_of(before), "which led to"]
+    frames = extract_tb(exc.__traceback__)
+    lines.extend(f"  {frame.filename}:{frame.lineno} in {frame.name}" for frame in frames)
+    return [*lines, type(exc).__qualname__]
+
+
 _INVALID_VALUE = re.compile(
     r"Invalid value for '(.*?)'(?: \(env var: '.*?'\))?: (?:Value error, )?(.*)"
 )
@@ -94,6 +106,8 @@ def usage_error(complaint: Complaint, *, called: str) -> UsageError:
     if unusable is not None:
         what = f"Unusable value for {unusable[1]}"
         return UsageError(what, why=f"{unusable[2].rstrip('.')}.", fix=fix)
+    if message.startswith("Got unexpected extra argument") and "--user-id" in _options(context):
+        fix = f"name a user with --user-id, or {fix}"
     return UsageError(message.rstrip("."), why=f"`{command}` is not called like that.", fix=fix)
 
 

@@ -17,7 +17,16 @@ from undrift.events import (
     StoreCreated,
     SyncEvent,
 )
-from undrift.model import Cost, EntityId, Hit, Outcome, SearchResult, SyncReport, SyncStatus
+from undrift.model import (
+    NOT_CREATED,
+    Cost,
+    EntityId,
+    Hit,
+    Outcome,
+    SearchResult,
+    SyncReport,
+    SyncStatus,
+)
 
 if TYPE_CHECKING:
     from undrift.api import Setup
@@ -113,7 +122,7 @@ def _comparison(status: SyncStatus) -> Iterator[Line]:
     yield from _unless_zero("Unmanaged", status.unmanaged)
     if status.orphan_owner:
         yield Line("  - Orphan owner: true")
-    yield from (Line(f"  - Note: {note}", Tone.WARNING) for note in status.notes)
+    yield from _notes(status.notes)
     yield _IN_SYNC[status.outcome]
 
 
@@ -253,8 +262,15 @@ def search_block(result: SearchResult) -> list[Line]:
         owner = shlex.quote(result.owner_id)
         option = f"--user-id={owner}" if owner.startswith("-") else f"--user-id {owner}"
         lines.append(Line(f"  - Repair: undrift sync {option}"))
-    lines.extend(Line(f"  - Note: {note}", Tone.WARNING) for note in result.notes)
+    lines.extend(_notes(result.notes))
     return lines
+
+
+def _notes(notes: Iterable[str]) -> Iterator[Line]:
+    for note in notes:
+        # Who comes with vectors of another program takes "0 vectors" for a loss.
+        more = "; what other programs stored is not read" if note == NOT_CREATED else ""
+        yield Line(f"  - Note: {note}{more}", Tone.WARNING)
 
 
 def _hit(rank: int, hit: Hit) -> Sequence[Line]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import gc
 import logging
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from undrift.cli import exit_codes, render_json, render_text
 from undrift.cli.interrupts import Interrupted, Interrupts
-from undrift.cli.problems import Bug, Interruption, OutputFailed
+from undrift.cli.problems import Bug, Interruption, OutputFailed, trace_of
 from undrift.cli.progress import open_progress
 from undrift.cli.report import Kind, Output, Subject, open_reporter
 from undrift.cli.selection import Selection
@@ -26,7 +25,6 @@ from undrift.cli.streams import Color, Line, Terminal, open_terminal
 from undrift.cli.tally import Result, Tally
 from undrift.errors import UndriftError, UnknownStateError
 from undrift.events import Listener, StoreCreated, SyncEvent
-from undrift.heal import NO_HEALING
 from undrift.model import Outcome, SearchResult, SyncReport, SyncStatus
 
 if TYPE_CHECKING:
@@ -258,8 +256,7 @@ def _ended(
         return Interruption(interrupted.name), interrupted.exit_code
     except Exception as exc:  # noqa: BLE001  the last resort: nobody is shown a traceback
         if view.is_verbose:
-            trace = "".join(traceback.format_exception(exc)).splitlines()
-            terminal.tell([Line(line) for line in trace])
+            terminal.tell(map(Line, trace_of(exc)))
         return Bug(exc), exit_codes.UNKNOWN
     return None, exit_codes.IN_SYNC
 
@@ -280,6 +277,7 @@ def _opened(terminal: Terminal, view: View) -> Iterator[Undrift]:
     """Both sides as the environment describes them, after saying on stderr what they are."""
     from undrift.api import Undrift
     from undrift.config import load_settings
+    from undrift.heal import NO_HEALING
 
     # A person repairs with `undrift sync`; a search at the prompt only reads.
     settings = replace(load_settings(view.config), heal=NO_HEALING)

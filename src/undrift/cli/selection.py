@@ -41,9 +41,13 @@ def select_owners(
     owners_from: str | None,
     everybody: bool,
     *,
+    ways: str = _WAYS,
     environ: Mapping[str, str] | None = None,
 ) -> Selection:
     """The selection that the options make; the environment counts only where they make none.
+
+    Args:
+        ways: what a person can give instead of nothing.
 
     ``UNDRIFT_USER_ID`` holds one id, or several separated by commas.
 
@@ -56,7 +60,7 @@ def select_owners(
         user_ids = user_ids if any(user_ids) else []
         owners_from = environ.get("UNDRIFT_OWNERS_FROM") or None
         everybody = _is_true(environ.get("UNDRIFT_ALL", ""))
-    _require_one_way(user_ids, owners_from, everybody)
+    _require_one_way(user_ids, owners_from, everybody, ways)
     if everybody:
         return Selection(None)
     owners = user_ids if owners_from is None else _listed(owners_from)
@@ -69,7 +73,9 @@ def select_owners(
     return Selection(tuple(dict.fromkeys(owners)))
 
 
-def _require_one_way(user_ids: Sequence[str], owners_from: str | None, everybody: bool) -> None:
+def _require_one_way(
+    user_ids: Sequence[str], owners_from: str | None, everybody: bool, ways: str
+) -> None:
     given = [
         name
         for name, is_given in (
@@ -83,13 +89,13 @@ def _require_one_way(user_ids: Sequence[str], owners_from: str | None, everybody
         raise ConfigError(
             f"{' and '.join(given)} exclude each other",
             why="there is exactly one way at a time to say whose vectors are meant.",
-            fix=f"keep one of {_WAYS}",
+            fix=f"keep one of {ways}",
         )
     if not given:
         raise ConfigError(
             "Nobody is named",
             why="undrift does not guess whose vectors are meant.",
-            fix=f"give {_WAYS}",
+            fix=f"give {ways}",
         )
 
 

@@ -24,6 +24,19 @@ from undrift.errors import ConfigError
 from undrift.heal import DEFAULT_POLICY, HealPolicy
 from undrift.mapping import Mapping
 
+__all__ = [
+    "EMBEDDED_STORE",
+    "FILE_NAME",
+    "Settings",
+    "embedder_options",
+    "is_test_environment",
+    "load_settings",
+    "missing_source_url",
+    "missing_store_url",
+    "set_by_variables",
+    "sqlite_url",
+]
+
 EMBEDDED_STORE = Path(".undrift") / "undrift.db"
 
 _OPTIONS = EmbedderOptions()

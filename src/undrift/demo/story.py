@@ -7,6 +7,8 @@ the public API, on files that stay behind.
 from __future__ import annotations
 
 import shlex
+import shutil
+import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -366,7 +368,11 @@ class _Story(Teller):
         variables = f"DATABASE_URL=sqlite:///{SOURCE_FILE} VECTOR_URL=sqlite:///{STORE_FILE}"
         if self.embedder != SEMANTIC:
             variables += f" UNDRIFT_EMBEDDER={self.embedder}"
-        return [f"  cd {shlex.quote(str(self.folder))}", f"  export {variables}"]
+        lines = [f"  cd {shlex.quote(str(self.folder))}", f"  export {variables}"]
+        if shutil.which("undrift") is None:
+            programs = Path(sys.executable).parent  # an environment that is not activated
+            lines.append(f"  export PATH={shlex.quote(str(programs))}:$PATH")
+        return lines
 
 
 # --- small questions --------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from sqlalchemy.engine import URL, Connection, Engine, make_url
 
 from undrift.errors import ConfigError, SourceUnavailable, UndriftError
 from undrift.sources.failures import mapped_failures
+from undrift.sources.forks import own_after_fork
 from undrift.sources.owners import DynamicOwnerColumn, OwnerColumn
 
 CONNECT_TIMEOUT_SECONDS = 10
@@ -252,7 +253,7 @@ def _malformed() -> ConfigError:
         "DATABASE_URL is malformed",
         why="it cannot be read as a database address (it is not shown, as it may hold a password).",
         fix="write it like postgresql://user:password@host:5432/database or sqlite:///app.db; in a "
-        "user name or password write @ as %40, / as %2F, : as %3A and % as %25",
+        "user name or password write @ as %40, / as %2F, : as %3A, ? as %3F, # as %23 and % as %25",
     )
 
 
@@ -283,6 +284,7 @@ def postgres_engine(url: URL, *, may_write: bool = False) -> Engine:
         url,
         connect_args=arguments,
         pool_pre_ping=True,
+        hide_parameters=True,  # an edited profile is one, and a log or an error would quote it
         execution_options=writing if may_write else reading,
     )
 
@@ -295,7 +297,7 @@ def postgres_engine(url: URL, *, may_write: bool = False) -> Engine:
             with suppress(Exception):
                 cursor.close()
 
-    return engine
+    return own_after_fork(engine)
 
 
 def _sqlite(url: URL) -> Engine:
@@ -306,7 +308,9 @@ def _sqlite(url: URL) -> Engine:
             why=f"there is no file {path}.",
             fix="correct DATABASE_URL; undrift never creates a source",
         )
-    engine = sa.create_engine("sqlite://", creator=_opener(path), poolclass=sa.QueuePool)
+    engine = sa.create_engine(
+        "sqlite://", creator=_opener(path), poolclass=sa.QueuePool, hide_parameters=True
+    )
 
     # sqlite3 opens no transaction for reads by itself; without BEGIN every statement would see a
     # state of its own.
@@ -314,7 +318,7 @@ def _sqlite(url: URL) -> Engine:
     def _begin(connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN")
 
-    return engine
+    return own_after_fork(engine)
 
 
 def _opener(path: Path) -> Callable[[], sqlite3.Connection]:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import sqlalchemy as sa
 
-from undrift.errors import ConfigError, IncompleteRead, SourceUnavailable, UndriftError
+from undrift.errors import (
+    ConfigError,
+    IncompleteRead,
+    SourceUnavailable,
+    UndriftError,
+    keep_first_line,
+    without_quotation,
+)
 
 _REFUSED_LOGIN = ("authentication failed", "no password supplied", "no pg_hba.conf entry")
 _UNKNOWN_NAME = ("does not exist",)
+_NO_DATABASE = re.compile(r'database ".*" does not exist|no such database', re.IGNORECASE)
 
 
 @contextmanager
@@ -23,9 +32,16 @@ def mapped_failures(location: str) -> Iterator[None]:
     try:
         yield
     except sa.exc.DBAPIError as exc:
-        raise _mapped(exc, location) from exc
+        raise _mapped(exc, location) from without_details(exc)
     except sa.exc.TimeoutError as exc:
         raise _unavailable(location, "no connection became free in time") from exc
+
+
+def without_details(exc: sa.exc.DBAPIError) -> sa.exc.DBAPIError:
+    """*exc* as it may become the cause of an error: its details could quote a profile."""
+    if exc.orig is not None and not isinstance(exc.orig, UndriftError):
+        exc.args = keep_first_line(exc.orig).args
+    return exc
 
 
 def _mapped(exc: sa.exc.DBAPIError, location: str) -> UndriftError:
@@ -44,13 +60,17 @@ def _mapped(exc: sa.exc.DBAPIError, location: str) -> UndriftError:
             why=f"{location}: {message}.",
             fix="check the table, column and where settings in undrift.toml",
         )
-    if state in ("28P01", "28000", "3D000"):
+    if state == "3D000":
+        return _no_database(message, location)
+    if state in ("28P01", "28000"):
         return _refused_login(message, location)
     return _unavailable(location, message)
 
 
 def _without_state(message: str, location: str) -> UndriftError:
     lowered = message.lower()
+    if _NO_DATABASE.search(message):
+        return _no_database(message, location)
     if any(words in lowered for words in (*_REFUSED_LOGIN, *_UNKNOWN_NAME)):
         return _refused_login(message, location)
     if lowered.startswith(("no such table", "no such column", "near ", "no such function")):
@@ -68,11 +88,20 @@ def _without_state(message: str, location: str) -> UndriftError:
     return _unavailable(location, message)
 
 
+def _no_database(message: str, location: str) -> ConfigError:
+    return ConfigError(
+        "The source's database does not exist",
+        why=f"{location}: {message}.",
+        fix="correct the database name in DATABASE_URL",
+    )
+
+
 def _refused_login(message: str, location: str) -> ConfigError:
     return ConfigError(
         "The source refused the login",
         why=f"{location}: {message}.",
-        fix="correct the user, password or database name in DATABASE_URL",
+        fix="correct the user, password or database name in DATABASE_URL; in a URL, a password's "
+        "? is written %3F, its # %23",
     )
 
 
@@ -103,4 +132,6 @@ def _unavailable(location: str, message: str) -> SourceUnavailable:
 
 def _first_line(error: BaseException | None) -> str:
     lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__
+    if error is None or not lines:
+        return type(error).__name__
+    return without_quotation(error, lines[0].rstrip("."))

@@ -156,7 +156,8 @@ def _malformed() -> ConfigError:
 
 
 def _location(parts: dict[str, str], table: Table) -> str:
-    user = f"{quote(parts['user'], safe='')}@" if "user" in parts else ""
+    password = ":***" if "password" in parts else ""
+    user = f"{quote(parts['user'], safe='')}{password}@" if "user" in parts else ""
     port = f":{parts['port']}" if "port" in parts else ""
     database = quote(parts.get("dbname", ""), safe="")
     host = parts.get("host", "")

@@ -13,7 +13,13 @@ from typing import Literal
 import psycopg
 from psycopg import sql
 
-from undrift.errors import ConfigError, StoreUnavailable, UndriftError
+from undrift.errors import (
+    ConfigError,
+    StoreUnavailable,
+    UndriftError,
+    keep_first_line,
+    without_quotation,
+)
 from undrift.stores._meaning import NOT_CREATED, REFUSED_BATCH, Meaning
 from undrift.stores._pg_address import Address
 
@@ -106,13 +112,15 @@ def mapped_errors(address: Address, doing: Doing) -> Iterator[None]:
     try:
         yield
     except psycopg.Error as error:
-        raise _mapped(error, address, doing) from error
+        mapped = _mapped(error, address, doing)
+        raise mapped from keep_first_line(error)
 
 
 def _mapped(error: psycopg.Error, address: Address, doing: Doing) -> UndriftError:
     # psycopg itself refuses some values, without a state.
     state = error.sqlstate or ("22000" if isinstance(error, psycopg.DataError) else "")
     message = error.diag.message_primary or " ".join(str(error).split())
+    message = without_quotation(error, message)
     if state == "42501" and '"vector"' not in message:
         return _missing_right(address, message, doing)
     return _meaning_of(state, message, doing).error(address.location, message)

@@ -32,11 +32,13 @@ pytest.register_assert_rewrite(
 
 from undrift.ports import StoreClass, VectorStore  # noqa: E402
 from undrift.testing._store_enumeration import EnumerationContract  # noqa: E402
-from undrift.testing._store_fixtures import Open, enumerated, stamps_of  # noqa: E402
+from undrift.testing._store_fixtures import Open, StoreFixtures, enumerated, stamps_of  # noqa: E402
 from undrift.testing._store_processes import ProcessContract  # noqa: E402
 from undrift.testing._store_publishing import PublishingContract  # noqa: E402
 from undrift.testing._store_search import SearchContract  # noqa: E402
 from undrift.testing.builders import DIMENSION, records  # noqa: E402
+
+__all__ = ["SearchContract", "StoreContract", "StoreFixtures"]
 
 
 class StoreContract(EnumerationContract, PublishingContract, SearchContract, ProcessContract):
