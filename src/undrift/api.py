@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
 from typing import Self
 
@@ -26,7 +27,7 @@ from undrift.events import Listener, StoreCreated, ignore
 from undrift.fleet import pages_of
 from undrift.given import GivenSource
 from undrift.guard import DeleteLimit
-from undrift.heal import DEFAULT_POLICY, Healer, HealPolicy, is_testing
+from undrift.heal import DEFAULT_POLICY, Healer, HealPolicy, InterruptibleEmbedder, is_testing
 from undrift.look import Sides
 from undrift.mapping import DocumentTable, default_entities
 from undrift.mapping import Mapping as SourceMapping
@@ -50,7 +51,7 @@ from undrift.ports import (
 )
 from undrift.render import Renderer
 from undrift.resolve import read_wanted, resolve_entity
-from undrift.search import search_owner
+from undrift.search import require_known_kinds, search_owner
 from undrift.search_index import (
     DEFAULT_PARAMETERS,
     IndexParameters,
@@ -137,8 +138,9 @@ class Undrift:
             embedder = open_embedder(embedder, embedder_options())
         self._embedder = as_embedder(embedder)
         self._editor: DocumentEditor | None = None
+        self._opening = Lock()
         self._is_test_environment = is_test_environment()
-        self._healer = Healer(lambda owner_id: self.sync(owner_id, is_guarded=True), heal)
+        self._healer = Healer(self._repaired, heal)
 
     @classmethod
     def from_env(
@@ -180,7 +182,8 @@ class Undrift:
     @property
     def is_testing(self) -> bool:
         """Whether this is a test environment, in which nothing is synced by itself."""
-        return self._is_test_environment or is_testing()
+        # Asked each time: a test's fixture may come after the program has opened both sides.
+        return self._is_test_environment or is_test_environment() or is_testing()
 
     @property
     def mapping(self) -> SourceMapping:
@@ -213,9 +216,10 @@ class Undrift:
                 fix="open the source by its URL, or write it by your own means and call "
                 "sync(owner)",
             )
-        if self._editor is None:
-            self._editor = self._source.editor()
-        return self._editor
+        with self._opening:
+            if self._editor is None:
+                self._editor = self._source.editor()
+            return self._editor
 
     # --- looking ------------------------------------------------------------------------------
 
@@ -312,8 +316,10 @@ class Undrift:
 
         Raises:
             OwnerNotFound: the source does not have the owner.
+            ConfigError: an unknown kind.
             UnknownStateError: the source could not be read.
         """
+        require_known_kinds(self._mapping.kinds, kinds)
         wanted = read_wanted(self._source_only(), str(owner))
         if wanted is None:
             raise OwnerNotFound(str(owner), in_source_only=True)
@@ -584,12 +590,19 @@ class Undrift:
             store_exists=False,
         )
 
+    def _repaired(self, owner_id: str) -> SyncReport:
+        """What a heal does: a guarded sync that ends early when nobody waits for it any more."""
+        embedder = InterruptibleEmbedder(self._embedder, lambda: self._healer.is_over)
+        synchronizer = self._synchronizer(SyncOptions(), may_create=False, embedder=embedder)
+        return synchronizer.sync_guarded(owner_id)
+
     def _synchronizer(
         self,
         options: SyncOptions,
         content: OwnerContent | None = None,
         *,
         may_create: bool = True,
+        embedder: Embedder | None = None,
     ) -> Synchronizer:
         sides = self._sides(content)
         info = sides.source.describe()
@@ -613,7 +626,7 @@ class Undrift:
             self._store.create(dimension)
             options.listener(StoreCreated(self._store.describe().location, statements))
             sides = replace(sides, store_exists=True)
-        return Synchronizer(sides, self._embedder, options)
+        return Synchronizer(sides, embedder or self._embedder, options)
 
 
 def _options(

@@ -7,16 +7,20 @@ each of them waits a moment for it, and it goes on without them if it takes long
 from __future__ import annotations
 
 import logging
+import os
 import time
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
 from concurrent.futures import wait as wait_for
 from dataclasses import dataclass, replace
-from threading import Lock
+from threading import Lock, Thread, main_thread
+from weakref import WeakSet
 
-from undrift.errors import UndriftError, UnknownStateError
+from undrift.errors import EmbeddingFailed, UndriftError, UnknownStateError
 from undrift.model import Heal, Healing, Outcome, SyncReport
+from undrift.ports import Embedder, Purpose, Vectors
 
 HEAL_WORKERS = 4
 """Owners that are healed at the same time; a wave of stale hits must not take over the database."""
@@ -76,7 +80,7 @@ class Healer:
         clock: seconds that only grow.
 
     Safety:
-        Any number of threads may ask at once.
+        Any number of threads may ask at once. A forked process begins with no heal in flight.
     """
 
     def __init__(
@@ -89,16 +93,28 @@ class Healer:
         self._repair = repair
         self._policy = policy
         self._clock = clock
+        self._ended: dict[str, _Ended] = {}
+        self._is_closed = False
+        self._is_cut_off = False
+        self._begin_afresh()
+        _healers.add(self)
+
+    def _begin_afresh(self) -> None:
+        """Know of no thread: none has been started, or a fork has left them in the parent."""
         self._lock = Lock()
         self._running: dict[str, Future[Heal]] = {}
-        self._ended: dict[str, _Ended] = {}
-        self._pool: ThreadPoolExecutor | None = None
-        self._is_closed = False
+        self._waiting: deque[str] = deque()
+        self._workers = 0
 
     @property
     def is_on(self) -> bool:
         """Whether a reader would set off a repair."""
         return self._policy.is_enabled and not self._is_closed
+
+    @property
+    def is_over(self) -> bool:
+        """Whether a heal that still runs is to end: nobody waits for it any more."""
+        return self._is_cut_off or not main_thread().is_alive()
 
     def heal(self, owner_id: str) -> Heal:
         """Repair *owner_id* if it is out of sync, and wait for it as long as the policy says."""
@@ -121,11 +137,13 @@ class Healer:
         """Begin no more heals, and give those that run a moment to end. Safe to call twice."""
         with self._lock:
             self._is_closed = True
-            pool, self._pool = self._pool, None
+            given_up = {owner: self._running.pop(owner) for owner in self._waiting}
+            self._waiting.clear()
             running = list(self._running.values())
-        if pool is not None:
-            pool.shutdown(wait=False, cancel_futures=True)
-            wait_for(running, timeout=self._policy.wait_seconds)
+        for owner_id, future in given_up.items():
+            future.set_result(Heal(owner_id=owner_id, healing=Healing.SWITCHED_OFF))
+        wait_for(running, timeout=self._policy.wait_seconds)
+        self._is_cut_off = True
 
     def _begun(self, owner_id: str) -> Future[Heal] | Heal:
         """The repair of *owner_id* that runs now, or why none does."""
@@ -142,11 +160,31 @@ class Healer:
                     return replace(last.heal, healing=Healing.COOLING_DOWN, seconds_ago=age)
             if self._is_closed:
                 return Heal(owner_id=owner_id, healing=Healing.SWITCHED_OFF)
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(HEAL_WORKERS, thread_name_prefix="undrift-heal")
-            running = self._pool.submit(self._run, owner_id)
+            running = Future()
+            if self._workers == HEAL_WORKERS:
+                self._waiting.append(owner_id)
+            else:
+                worker = Thread(target=self._work, args=(owner_id, running), name="undrift-heal")
+                worker.start()
+                self._workers += 1
             self._running[owner_id] = running
             return running
+
+    def _work(self, owner_id: str, future: Future[Heal]) -> None:
+        """Repair this owner, then those that wait."""
+        while True:
+            heal = self._run(owner_id)
+            with self._lock:
+                del self._running[owner_id]
+                more = self._waiting.popleft() if self._waiting else None
+                if more is None:
+                    self._workers -= 1
+                else:
+                    owner_id, following = more, self._running[more]
+            future.set_result(heal)
+            if more is None:
+                return
+            future = following
 
     def _run(self, owner_id: str) -> Heal:
         _log.info("a reader met drift, healing begins", extra={"action": "heal.begin"})
@@ -155,8 +193,10 @@ class Healer:
         except UndriftError as exc:
             heal = Heal(owner_id=owner_id, healing=Healing.FAILED, error=exc)
         except Exception as exc:  # noqa: BLE001  in the background nobody else would hear of it
-            heal = Heal(owner_id=owner_id, healing=Healing.FAILED, error=_unforeseen(exc))
-        level = logging.WARNING if heal.error is not None else logging.INFO
+            error = unforeseen("A heal failed unexpectedly", exc)
+            heal = Heal(owner_id=owner_id, healing=Healing.FAILED, error=error)
+        is_news = heal.error is not None and not self.is_over
+        level = logging.WARNING if is_news else logging.INFO
         why = "" if heal.error is None else f": {heal.error.what}"
         _log.log(level, "healing ended, %s%s", heal.healing, why, extra={"action": "heal.end"})
         with self._lock:
@@ -165,8 +205,62 @@ class Healer:
             # Owners that are healed once in a while must not be remembered for ever.
             self._ended = {o: e for o, e in self._ended.items() if now - e.at < cooling}
             self._ended[owner_id] = _Ended(heal, now)
-            del self._running[owner_id]
         return heal
+
+
+_healers: WeakSet[Healer] = WeakSet()
+
+
+def _forget_threads() -> None:
+    for healer in list(_healers):
+        healer._begin_afresh()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_threads)
+
+
+class InterruptibleEmbedder:
+    """An embedder that refuses to go on when its heal is over.
+
+    A process that ends waits for its threads, and embedding is what may take minutes. Threads that
+    do not hold it up are no way out: native code that they are in the middle of aborts the process.
+
+    Args:
+        is_over: asked before each batch.
+    """
+
+    def __init__(self, inner: Embedder, is_over: Callable[[], bool]) -> None:
+        self._inner = inner
+        self._is_over = is_over
+
+    @property
+    def model(self) -> str:
+        """See `Embedder.model`."""
+        return self._inner.model
+
+    @property
+    def dimension(self) -> int:
+        """See `Embedder.dimension`."""
+        return self._inner.dimension
+
+    def embed(self, texts: Sequence[str], purpose: Purpose = "document") -> Vectors:
+        """See `Embedder.embed`.
+
+        Raises:
+            EmbeddingFailed: the heal is over; what was published stays.
+        """
+        if self._is_over():
+            raise EmbeddingFailed(
+                "The heal was cut off",
+                why="its process ends, or has closed what it works on.",
+                fix="nothing is lost; run `undrift sync`, or let the next search heal",
+            )
+        return self._inner.embed(texts, purpose)
+
+    def count_truncated(self, texts: Sequence[str]) -> int:
+        """See `Embedder.count_truncated`."""
+        return self._inner.count_truncated(texts)
 
 
 def _heal_of(report: SyncReport) -> Heal:
@@ -177,10 +271,13 @@ def _heal_of(report: SyncReport) -> Heal:
     return Heal(owner_id=report.owner_id, healing=healing, report=report, error=report.error)
 
 
-def _unforeseen(exc: Exception) -> UndriftError:
-    # Only its kind: the message of a foreign exception may quote a profile.
+def unforeseen(what: str, exc: Exception) -> UndriftError:
+    """An exception that nobody foresaw, as an error; only its kind is told.
+
+    Its message may quote a profile.
+    """
     error = UnknownStateError(
-        "A heal failed unexpectedly",
+        what,
         why=f"{type(exc).__name__} was raised; what became of the owner is not known.",
         fix="run `undrift check` for this user, and report the error",
     )

@@ -141,8 +141,11 @@ class DocumentEditor(Protocol):
             OwnerNotFound: the source has no row of this owner.
             UnsupportedError: the owner has several rows, or the table cannot be written.
             ConfigError: the role may not write.
-            TransientError: another program holds the row; nothing was written.
-            SourceUnavailable: the connection broke; what had not been answered may be written.
+            TransientError: another program holds the row, or the connection broke; nothing was
+                written.
+            SourceUnavailable: the server cannot be reached; nothing was written.
+            UnknownStateError: the connection broke at the commit, and nobody can tell what became
+                of it.
             WriteFailed: the database refused the new document; nothing was written.
 
         Safety:

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from undrift.errors import ConfigError, OwnerNotFound
+from undrift.fingerprint import storable_text
 from undrift.look import Sides
 from undrift.model import Candidate, Entity, EntityId, Found, Heal, Healing, Retry, Wanted
 
 MAX_CANDIDATES = 20
 _TEXT_CHARACTERS = 200
+_ASKED_CHARACTERS = 1_100  # no kind and id together are longer; the rest needs no repeating
 
 
 def read_wanted(sides: Sides, owner_id: str) -> Wanted | None:
@@ -70,7 +72,12 @@ def stale_reference(
     if isinstance(heal.error, OwnerNotFound):
         raise heal.error
     candidates = tuple(map(candidate_of, there_are[:MAX_CANDIDATES]))
-    missing = f"{asked!r} does not exist" if is_known else "This user is gone from the database"
+    asked = storable_text(asked[:_ASKED_CHARACTERS])
+    missing = (
+        f"{_shortened(asked)!r} does not exist"
+        if is_known
+        else "This user is gone from the database"
+    )
     return Retry(
         owner_id=owner_id,
         code="stale_reference",
@@ -80,6 +87,10 @@ def stale_reference(
         message=" ".join([f"{missing}.", _became_of(heal), _what_now(len(there_are))]),
         error=heal.error,
     )
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _TEXT_CHARACTERS else f"{text[:_TEXT_CHARACTERS]}…"
 
 
 def candidate_of(entity: Entity) -> Candidate:
@@ -117,8 +128,8 @@ def _what_now(count: int) -> str:
     return f"Use the id of one of the candidates ({some})."
 
 
-def _key_of(sides: Sides, asked: str) -> EntityId:
-    key = EntityId(asked)
+def _key_of(sides: Sides, asked: object) -> EntityId:
+    key = EntityId(asked if isinstance(asked, str) else "")
     kinds = sides.renderer.mapping.kinds
     if key.kind not in kinds or not key.id:
         raise ConfigError(

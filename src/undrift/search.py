@@ -6,12 +6,12 @@ returned, and what it has is returned with the source's text.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 from undrift.embedding import embed_query
 from undrift.errors import ConfigError, OwnerNotFound
-from undrift.look import NOT_CREATED, Look, Sides
-from undrift.model import EntityId, Hit, SearchResult
+from undrift.look import Look, Sides
+from undrift.model import NOT_CREATED, EntityId, Hit, SearchResult
 from undrift.ports import Embedder, Match
 
 MAX_LIMIT = 1_000
@@ -37,7 +37,7 @@ def search_owner(
         OwnerNotFound: neither side has the owner.
         UnknownStateError: a side could not be read; hits are never returned unjoined.
     """
-    _require_sensible(sides, query, kinds, limit)
+    require_sensible(sides.renderer.mapping.kinds, query, kinds, limit)
     look = sides.look([owner_id], first="source")[owner_id]
     if look.error is not None:
         raise look.error
@@ -82,24 +82,56 @@ def _joined(look: Look, query: str, matches: Sequence[Match], limit: int) -> Sea
     )
 
 
-def _require_sensible(sides: Sides, query: str, kinds: Sequence[str] | None, limit: int) -> None:
-    if not query.strip():
+def require_sensible(known: Sequence[str], query: object, kinds: object, limit: object) -> None:
+    """Refuse a search that makes no sense, whatever a program or a model asks for.
+
+    Args:
+        known: the configured kinds.
+
+    Raises:
+        ConfigError: an empty query, an unknown kind, a limit out of range, or something else
+            altogether in the place of one of them.
+    """
+    if not isinstance(query, str) or not query.strip():
         raise ConfigError(
-            "The query is empty",
+            "The query is empty" if isinstance(query, str) else "The query is no text",
             why="there is nothing to compare the vectors with.",
             fix="give a few words to look for",
         )
-    if not 1 <= limit <= MAX_LIMIT:
+    if not isinstance(limit, int) or isinstance(limit, bool):
         raise ConfigError(
-            f"A limit of {limit} is out of range",
+            "The limit is no whole number",
             why=f"a search returns between 1 and {MAX_LIMIT} hits.",
             fix="give a limit in that range",
         )
-    known = sides.renderer.mapping.kinds
-    for kind in kinds or ():
+    if not 1 <= limit <= MAX_LIMIT:
+        raise ConfigError(
+            f"A limit of {limit} is out of range" if abs(limit) < 2**63 else "The limit is absurd",
+            why=f"a search returns between 1 and {MAX_LIMIT} hits.",
+            fix="give a limit in that range",
+        )
+    require_known_kinds(known, kinds)
+
+
+def require_known_kinds(known: Sequence[str], kinds: object) -> None:
+    """Refuse kinds that are not configured; None is all of them.
+
+    Raises:
+        ConfigError: one of *kinds* is unknown, or they are no list.
+    """
+    if kinds is None:
+        return
+    if isinstance(kinds, str | bytes) or not isinstance(kinds, Sequence | Set):
+        raise ConfigError(
+            "The kinds are no list",
+            why=f"they are a {type(kinds).__name__}.",
+            fix=f"give a list of kinds, such as [{known[0]!r}]" if known else "leave them out",
+        )
+    for kind in kinds:
         if kind not in known:
+            name = repr(kind[:100]) if isinstance(kind, str) else f"of type {type(kind).__name__}"
             raise ConfigError(
-                f"No kind {kind!r}",
+                f"No kind {name}",
                 why=f"configured are {', '.join(known)}.",
                 fix="use one of these, or add an [[entity]] of that kind to undrift.toml",
             )

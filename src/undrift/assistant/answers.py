@@ -48,7 +48,7 @@ class Experience:
     Attributes:
         key: its printed identity; ``id`` is what the other tools take.
         text: what is searched.
-        projects: those that lie inside it.
+        projects: those whose metadata name it as ``parent.id``, as they do by default.
     """
 
     key: EntityId
@@ -76,7 +76,7 @@ def search_as_dict(result: SearchResult) -> dict[str, object]:
                 "id": hit.key.id,
                 "text": hit.text,
                 "score": round(hit.score, 4),
-                **({"parent_id": parent} if (parent := hit.metadata.get("parent.id")) else {}),
+                **({"parent_id": str(parent)} if (parent := hit.metadata.get("parent.id")) else {}),
             }
             for hit in result.hits
         ]

@@ -2,48 +2,45 @@
 
 from __future__ import annotations
 
-import inspect
 import secrets
-from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import NamedTuple
 
 from undrift.api import Owner, Undrift
-from undrift.assistant.answers import Experience, ToolDone, ToolRetry, search_as_dict
-from undrift.assistant.draft import Draft, Entry, Fields, unwritable
-from undrift.assistant.places import Places
-from undrift.errors import InvalidDocument, SafetyStop, UndriftError
-from undrift.model import Candidate, EntityId, SearchResult, SyncReport
+from undrift.assistant.answers import Experience, ToolDone, ToolRetry
+from undrift.assistant.arguments import (
+    Refused,
+    fields_given,
+    invalid,
+    invalid_arguments,
+    name_given,
+    quoted,
+)
+from undrift.assistant.binding import Tool, bound
+from undrift.assistant.draft import Draft, Fields, is_same
+from undrift.assistant.naming import EXPERIENCE, by_id, by_title
+from undrift.assistant.places import Places, has_text, spelled_as_in
+from undrift.errors import ConfigError, InvalidDocument, UndriftError
+from undrift.heal import unforeseen
+from undrift.mapping import EntitySpec
+from undrift.model import Candidate, EntityId, SearchResult
 from undrift.resolve import MAX_CANDIDATES, candidate_of, stale_reference
+from undrift.search import require_sensible
 
-EXPERIENCE = "experience"
 PROJECT = "project"
 
-Tool = Callable[..., dict[str, object]]
 
-
-class _Refused(Exception):
-    """Ends an edit before anything is written.
+class _Edit(NamedTuple):
+    """What became of a draft.
 
     Attributes:
-        code: why; see `ToolRetry`.
-        asked: the reference that was meant, if one was.
-        message: what to tell the model.
-        candidates: what it may have meant.
+        fields: the entry that was added or changed, the document's own object.
+        is_change: False where everything was as it was to become.
     """
 
-    def __init__(
-        self,
-        code: Literal["stale_reference", "ambiguous_reference", "invalid_arguments"],
-        message: str,
-        *,
-        asked: str = "",
-        candidates: Sequence[Candidate] = (),
-    ) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-        self.asked = asked
-        self.candidates = tuple(candidates)
+    kind: str
+    fields: Fields
+    is_change: bool = True
 
 
 class CareerAssistant:
@@ -77,11 +74,11 @@ class CareerAssistant:
     def get_experiences(self, owner: Owner) -> tuple[Experience, ...]:
         """List the profile's experiences with their ids and projects."""
         found = self._sides.entities(owner, kinds=[EXPERIENCE, PROJECT])
-        inside: dict[object, list[Candidate]] = {}
+        inside: dict[str, list[Candidate]] = {}
         for entity in found:
             if entity.kind == PROJECT:
                 parent = entity.metadata.get("parent.id")
-                inside.setdefault(parent, []).append(candidate_of(entity))
+                inside.setdefault(str(parent), []).append(candidate_of(entity))
         return tuple(
             Experience(
                 key=entity.key,
@@ -100,13 +97,14 @@ class CareerAssistant:
 
         Args:
             experience: its fields, such as title, company, start, end and description; an id is
-                made up if it has none.
+                made up if it has none. The same call with the same id again adds nothing.
         """
 
-        def add(draft: Draft) -> tuple[str, Fields]:
-            fields = self._new(draft, EXPERIENCE, experience)
-            self._places.experiences_of(draft.document).append(fields)
-            return EXPERIENCE, fields
+        def add(draft: Draft) -> _Edit:
+            fields = fields_given(experience, EXPERIENCE)
+            return _added(
+                draft, self._places.experience, fields, self._places.experiences_of(draft)
+            )
 
         return self._written(owner, add, "The experience was saved")
 
@@ -120,19 +118,19 @@ class CareerAssistant:
             changes: the fields to change, such as title, company, start, end or description.
         """
 
-        def update(draft: Draft) -> tuple[str, Fields]:
-            new = _usable(changes, "changes")
-            entry = _by_id(draft, experience_id)
-            fixed = {self._places.id_fields[EXPERIENCE], *self._places.below_experience}
+        def update(draft: Draft) -> _Edit:
+            new = fields_given(changes, "changes")
+            entry = by_id(draft, name_given(experience_id, "experience_id"))
+            spec = self._sides.mapping.entities[entry.spec]
+            fixed = {spec.id, *self._places.below_experience}
             moved = {name for name in fixed & new.keys() if new[name] != entry.fields.get(name)}
             if moved:
-                raise _Refused(
-                    "invalid_arguments",
+                raise invalid(
                     f"{', '.join(sorted(moved))} cannot be changed here. Ids stay as they are, and "
-                    "projects are added with add_project_to_experience.",
+                    "projects are added with add_project_to_experience."
                 )
-            entry.fields.update(new)
-            return EXPERIENCE, entry.fields
+            entry.fields.update(spelled_as_in(entry, spec, new))
+            return _Edit(EXPERIENCE, entry.fields)
 
         return self._written(owner, update, "The experience was saved")
 
@@ -148,23 +146,27 @@ class CareerAssistant:
 
         Args:
             project: its fields, such as title, description, role and technologies; an id is made up
-                if it has none.
+                if it has none. The same call with the same id again adds nothing.
             experience_id: the id of an experience, as a search or get_experiences returns it.
             experience_title: the title of the experience, if its id is not known.
         """
 
-        def add(draft: Draft) -> tuple[str, Fields]:
+        def add(draft: Draft) -> _Edit:
             if (experience_id is None) == (experience_title is None):
-                raise _Refused(
-                    "invalid_arguments", "Give either experience_id or experience_title."
-                )
-            fields = self._new(draft, PROJECT, project)
+                raise invalid("Give either experience_id or experience_title.")
+            fields = fields_given(project, PROJECT)
             if experience_id is not None:
-                entry = _by_id(draft, experience_id)
+                entry = by_id(draft, name_given(experience_id, "experience_id"))
             else:
-                entry = _by_title(draft, experience_title or "")
-            self._places.projects_of(entry.fields, draft.owner_id).append(fields)
-            return PROJECT, fields
+                entry = by_title(draft, name_given(experience_title, "experience_title"))
+            spec = self._places.project
+            if not self._places.takes_projects(entry):
+                raise invalid(
+                    f"{quoted(entry.entity_id)} stands in a part of the profile that has no "
+                    "projects. Use another experience."
+                )
+            into = self._places.projects_of(entry, draft.owner_id)
+            return _added(draft, spec, fields, into)
 
         return self._written(owner, add, "The project was saved")
 
@@ -172,18 +174,15 @@ class CareerAssistant:
         """The five tools bound to *owner*, to hand to an agent framework.
 
         Each is a plain function with the tool's name, docstring, parameters and annotations, but
-        for the owner, which no model gets to choose. They take and return JSON values; errors that
-        the model cannot put right are raised.
+        for the owner, which no model gets to choose. They take and return JSON values; arguments
+        that make no sense are answered, errors that the model cannot put right are raised.
         """
-        return tuple(
-            _bound(tool, owner)
-            for tool in (
-                self.search_profile,
-                self.get_experiences,
-                self.add_experience,
-                self.update_experience,
-                self.add_project_to_experience,
-            )
+        return (
+            bound(self.search_profile, owner, call=self._searched),
+            bound(self.get_experiences, owner),
+            bound(self.add_experience, owner),
+            bound(self.update_experience, owner),
+            bound(self.add_project_to_experience, owner),
         )
 
     # --- parts ----------------------------------------------------------------------------------
@@ -194,25 +193,19 @@ class CareerAssistant:
             self._known_places = Places(self._sides.mapping)
         return self._known_places
 
-    def _new(self, draft: Draft, kind: str, given: Mapping[str, object]) -> Fields:
-        """The fields of an entity that is to be added, with an id of its own."""
-        fields = _usable(given, kind)
-        id_field = self._places.id_fields[kind]
-        if not any(value for name, value in fields.items() if name != id_field):
-            raise _no_text(kind)
-        taken = {entry.entity_id for entry in draft.entries(kind)}
-        if fields.get(id_field) in (None, ""):
-            fields = {**fields, id_field: _new_id(kind, taken)}
-        elif str(fields[id_field]) in taken:
-            raise _Refused(
-                "invalid_arguments",
-                f"There is a {kind} with the id {fields[id_field]!r} already. Leave the id out, "
-                "and one is made up.",
-            )
-        return fields
+    def _searched(
+        self, owner: Owner, query: str, *, kinds: Sequence[str] | None = None, limit: int = 5
+    ) -> SearchResult | ToolRetry:
+        """Search for a model, whose mistakes are answered and not raised."""
+        wanted = [kinds] if isinstance(kinds, str) else kinds
+        try:
+            require_sensible(self._sides.mapping.kinds, query, wanted, limit)
+        except ConfigError as exc:
+            return invalid_arguments(str(owner), f"{exc.what}: {exc.why}")
+        return self.search_profile(owner, query, kinds=wanted, limit=limit)
 
     def _written(
-        self, owner: Owner, edit: Callable[[Draft], tuple[str, Fields]], saved: str
+        self, owner: Owner, edit: Callable[[Draft], _Edit], saved: str
     ) -> ToolDone | ToolRetry:
         """Edit the owner's document, then bring the vectors up to it."""
         owner_id = str(owner)
@@ -221,17 +214,18 @@ class CareerAssistant:
 
         def change(raw: str) -> str:
             draft = Draft(owner_id, raw, self._sides.renderer)
-            changed, key = _finished(draft, *edit(draft))
+            done = edit(draft)
+            changed, key = _finished(draft, done)
             keys.append(key)
-            return changed
+            return changed if done.is_change else raw
 
         try:
             documents.edit(owner_id, change)
-        except _Refused as refused:
+        except Refused as refused:
             return self._retry(owner_id, refused)
         return self._done(owner_id, keys[0], saved)
 
-    def _retry(self, owner_id: str, refused: _Refused) -> ToolRetry:
+    def _retry(self, owner_id: str, refused: Refused) -> ToolRetry:
         if refused.code == "stale_reference":
             # Asked again, and outside the lock: healing must not hold up the application.
             there_are = self._sides.entities(owner_id, kinds=[EXPERIENCE])
@@ -251,13 +245,14 @@ class CareerAssistant:
         if not self._sides.is_testing:
             try:
                 report = self._sides.sync(owner_id, is_guarded=True)
-            except UndriftError as exc:
-                error = exc
-            else:
-                if _shows_everything(report):
+                if report.is_in_sync or self._is_shown(owner_id, key):
                     message = f"{saved}, and search finds it."
                     return ToolDone(owner_id=owner_id, key=key, vector="written", message=message)
                 error = report.error
+            except UndriftError as exc:
+                error = exc
+            except Exception as exc:  # noqa: BLE001  who hears of no success saves it twice
+                error = unforeseen("The sync failed unexpectedly", exc)
             why = error.what if error is not None else "its vector could not be verified"
         return ToolDone(
             owner_id=owner_id,
@@ -267,122 +262,61 @@ class CareerAssistant:
             error=error,
         )
 
+    def _is_shown(self, owner_id: str, key: EntityId) -> bool:
+        """Whether this vector is as it should be, though something else of the owner is not.
 
-def _shows_everything(report: SyncReport) -> bool:
-    """Whether every write is proved; deletes that the guard keeps aside are another matter."""
-    return report.is_in_sync or isinstance(report.error, SafetyStop)
+        Deletes may wait for a person, another text may have no vector, and an application that
+        writes all the time lets no sync end in rest.
+        """
+        status = self._sides.check(owner_id)
+        lacking = {*status.missing_ids, *status.changed_ids, *status.wrong_model_ids}
+        return status.error is None and key not in lacking
 
 
-def _finished(draft: Draft, kind: str, fields: Fields) -> tuple[str, EntityId]:
+def _added(draft: Draft, spec: EntitySpec, fields: Fields, into: list[object]) -> _Edit:
+    """Put a new entry *into* its list, with an id of its own, unless it is there already."""
+    kind = spec.kind
+    if not has_text(spec, fields):
+        raise _no_text(kind)
+    taken = {entry.entity_id for entry in draft.entries(kind)}
+    given = fields.get(spec.id)
+    if given in (None, ""):
+        fields = {**fields, spec.id: _new_id(kind, taken)}
+    elif str(given) in taken:
+        for own in into:
+            if isinstance(own, dict) and is_same(own, fields):
+                return _Edit(kind, own, is_change=False)
+        raise invalid(
+            f"There is another {kind} with the id {quoted(str(given))} already. Leave the id out, "
+            "and one is made up."
+        )
+    into.append(fields)
+    return _Edit(kind, fields)
+
+
+def _finished(draft: Draft, done: _Edit) -> tuple[str, EntityId]:
     """The changed document and the entity's key, if both can be told.
 
     Raises:
-        _Refused: undrift could not read the result, or the entity has nothing to search for.
+        Refused: undrift could not read the result, or the entity has nothing to search for.
+        InvalidDocument: the document was broken before the change.
     """
     try:
-        raw, entity_id, wanted = draft.finished(kind, fields)
+        raw, entity_id, wanted = draft.finished(done.kind, done.fields)
     except InvalidDocument as exc:
-        raise _Refused("invalid_arguments", f"The {kind} cannot be saved: {exc.why}") from exc
-    if (kind, entity_id) not in wanted.entities:
-        raise _no_text(kind)
-    return raw, EntityId.of(kind, entity_id)
+        draft.require_sound()
+        raise invalid(f"The {done.kind} cannot be saved: {exc.why}") from exc
+    if (done.kind, entity_id) not in wanted.entities:
+        raise _no_text(done.kind)
+    return raw, EntityId.of(done.kind, entity_id)
 
 
-def _no_text(kind: str) -> _Refused:
-    return _Refused("invalid_arguments", f"The {kind} has no text. Give it a title, at least.")
+def _no_text(kind: str) -> Refused:
+    return invalid(f"The {kind} has no text. Give it a title, at least.")
 
 
-def _usable(given: object, what: str) -> Fields:
-    fields = dict(given) if isinstance(given, Mapping) else {}
-    reason = "it is empty, or no object" if not fields else unwritable(fields)
-    if reason is not None:
-        raise _Refused("invalid_arguments", f"The {what} cannot be saved: {reason}.")
-    return fields
-
-
-def _new_id(kind: str, taken: set[str]) -> str:
+def _new_id(kind: str, taken: Collection[str]) -> str:
     prefix = "exp" if kind == EXPERIENCE else "p"
     while (made := f"{prefix}_{secrets.token_hex(6)}") in taken:
         pass
     return made
-
-
-def _by_id(draft: Draft, asked: str) -> Entry:
-    """The experience with the id *asked*, spelled with or without its kind."""
-    entries = {entry.entity_id: entry for entry in draft.entries(EXPERIENCE)}
-    entry = entries.get(asked) or entries.get(asked.removeprefix(f"{EXPERIENCE}:"))
-    if entry is None:
-        raise _Refused("stale_reference", f"{asked!r} does not exist.", asked=asked)
-    return _with_fields(entry, asked)
-
-
-def _by_title(draft: Draft, asked: str) -> Entry:
-    """The only experience with the title *asked*, or with it as “title at company”.
-
-    A title that is only similar is never taken: the project would land in the wrong place.
-    """
-    meant = " ".join(asked.split()).casefold()
-    found = [entry for entry in draft.entries(EXPERIENCE) if meant in _names_of(entry)]
-    if len(found) == 1:
-        return _with_fields(found[0], asked)
-    if not found:
-        raise _Refused("stale_reference", f"{asked!r} does not exist.", asked=asked)
-    raise _Refused(
-        "ambiguous_reference",
-        f"There are {len(found)} experiences with the title {asked!r}. Use the id of the one that "
-        "is meant.",
-        asked=asked,
-        candidates=[_candidate(entry) for entry in found],
-    )
-
-
-def _with_fields(entry: Entry, asked: str) -> Entry:
-    if not entry.is_object:
-        raise _Refused(
-            "invalid_arguments",
-            f"{asked!r} is a plain text in the profile and has no fields to change.",
-            asked=asked,
-        )
-    return entry
-
-
-def _names_of(entry: Entry) -> set[str]:
-    title, company = (str(entry.view.get(name) or "") for name in ("title", "company"))
-    names = {title, f"{title} at {company}"} if title else set()
-    return {" ".join(name.split()).casefold() for name in names}
-
-
-def _candidate(entry: Entry) -> Candidate:
-    view = entry.view
-    parts = [str(view.get(name) or "") for name in ("title", "company", "start")]
-    return Candidate(
-        key=EntityId.of(EXPERIENCE, entry.entity_id), text=", ".join(filter(None, parts))
-    )
-
-
-def _bound(tool: Callable[..., object], owner: Owner) -> Tool:
-    """*tool* without its first parameter, answering in JSON values."""
-    signature = inspect.signature(tool, eval_str=True)
-    parameters = list(signature.parameters.values())[1:]
-
-    def bound(*arguments: object, **named: object) -> dict[str, object]:
-        return _as_json(tool(owner, *arguments, **named))
-
-    bound.__name__ = bound.__qualname__ = tool.__name__
-    bound.__doc__ = inspect.getdoc(tool)
-    bound.__annotations__ = {p.name: p.annotation for p in parameters} | {
-        "return": dict[str, object]
-    }
-    bound.__signature__ = signature.replace(  # type: ignore[attr-defined]
-        parameters=parameters, return_annotation=dict[str, object]
-    )
-    return bound
-
-
-def _as_json(answer: object) -> dict[str, object]:
-    if isinstance(answer, SearchResult):
-        return search_as_dict(answer)
-    if isinstance(answer, tuple):
-        return {"experiences": [experience.as_dict() for experience in answer]}
-    assert isinstance(answer, ToolDone | ToolRetry)
-    return answer.as_dict()

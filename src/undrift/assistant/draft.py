@@ -13,7 +13,6 @@ from typing import NamedTuple, NoReturn
 import orjson
 
 from undrift.errors import InvalidDocument
-from undrift.fingerprint import is_storable_id
 from undrift.model import Wanted
 from undrift.ports import Element
 from undrift.render import Renderer
@@ -30,12 +29,14 @@ class Entry(NamedTuple):
         fields: the document's own object; what is changed in it is changed in the document.
         view: its fields as templates see them, aliases resolved.
         is_object: false where the document has a plain value, which has no fields to change.
+        spec: the place of its entity spec in the mapping.
     """
 
     entity_id: str
     fields: Fields
     view: Mapping[str, object]
     is_object: bool
+    spec: int
 
 
 class Draft:
@@ -47,22 +48,15 @@ class Draft:
 
     def __init__(self, owner_id: str, raw: str, renderer: Renderer) -> None:
         self.owner_id = owner_id
+        self._raw = raw
         self._renderer = renderer
         self._paths = PathTree(renderer.mapping.entities)
-        self.document = _lossless(owner_id, raw)
-        self._plain = _plain(owner_id, raw)
+        self.document = _object(owner_id, raw, _LOSSLESS)
+        self._entries = self._walked()
 
     def entries(self, kind: str) -> list[Entry]:
-        """The entities of *kind*, in the document's order."""
-        identified = self._elements(self._renderer.identify(self._content(self._plain)), kind)
-        ours, again = (
-            self._elements(self._content(self.document).elements(), kind) for _ in range(2)
-        )
-        # An element made of a plain value is made anew by every walk.
-        return [
-            Entry(named.entity_id, _fields_of(own), named.view or {}, own.fields is same.fields)
-            for named, own, same in zip(identified, ours, again, strict=True)
-        ]
+        """The entities of *kind* before the change, in the document's order."""
+        return [entry for entry in self._entries if self._kind(entry.spec) == kind]
 
     def finished(self, kind: str, fields: Fields) -> tuple[str, str, Wanted]:
         """The changed document, and who the entity with these very *fields* is in it.
@@ -73,8 +67,54 @@ class Draft:
         Raises:
             InvalidDocument: the change made the document unreadable, such as by an id given twice.
         """
+        raw = self._encoded(self.document)
+        changed = self._content(_object(self.owner_id, raw, _PLAIN))
+        wanted = self._renderer.render(changed)
+        identified = self._identified(changed)
+        ours = self._content(self.document).elements()
+        for spec, elements in enumerate(ours):
+            for place, own in enumerate(elements):
+                if own.fields is fields and self._kind(spec) == kind:
+                    return raw, identified[spec][place].entity_id, wanted
+        raise InvalidDocument(
+            self.owner_id,
+            why=f"no path of kind {kind} reaches the place that it was put into.",
+            fix="correct the paths in undrift.toml",
+        )
+
+    def require_sound(self) -> None:
+        """Tell a document that was broken before the change from one that the change broke.
+
+        Raises:
+            InvalidDocument: it could not be rendered, or not be written back, as it was.
+        """
+        self._encoded(_object(self.owner_id, self._raw, _LOSSLESS))
+        self._renderer.render(self._content(_object(self.owner_id, self._raw, _PLAIN)))
+
+    def _walked(self) -> list[Entry]:
+        content = self._content(_object(self.owner_id, self._raw, _PLAIN))
+        identified = self._identified(content)
+        ours, again = (self._content(self.document).elements() for _ in range(2))
+        # An element made of a plain value is made anew by every walk.
+        return [
+            Entry(named.entity_id, _fields_of(own), named.view or {}, own.fields is same.fields, n)
+            for n, elements in enumerate(zip(identified, ours, again, strict=True))
+            for named, own, same in zip(*elements, strict=True)
+        ]
+
+    def _identified(self, content: GivenProfile) -> Sequence[Sequence[Element]]:
         try:
-            raw = orjson.dumps(self.document).decode()
+            return self._renderer.identify(content)
+        except (RecursionError, ValueError) as exc:
+            raise InvalidDocument(
+                self.owner_id,
+                why="a value in it is nested too deeply, or a number of thousands of digits.",
+                fix="correct the document in the source",
+            ) from exc
+
+    def _encoded(self, document: Fields) -> str:
+        try:
+            return orjson.dumps(document).decode()
         except TypeError as exc:
             raise InvalidDocument(
                 self.owner_id,
@@ -82,23 +122,23 @@ class Draft:
                 "written back as it is.",
                 fix="correct the document in the source",
             ) from exc
-        changed = Draft(self.owner_id, raw, self._renderer)
-        wanted = self._renderer.render(self._content(changed._plain))
-        ours = self._elements(self._content(self.document).elements(), kind)
-        (place,) = (number for number, own in enumerate(ours) if own.fields is fields)
-        return raw, changed.entries(kind)[place].entity_id, wanted
 
     def _content(self, document: Mapping[str, object]) -> GivenProfile:
         return GivenProfile(self.owner_id, document, self._paths)
 
-    def _elements(self, by_spec: Sequence[Sequence[Element]], kind: str) -> list[Element]:
-        specs = self._renderer.mapping.entities
-        return [
-            element
-            for spec, same in zip(specs, by_spec, strict=True)
-            if spec.kind == kind
-            for element in same
-        ]
+    def _kind(self, spec: int) -> str:
+        return self._renderer.mapping.entities[spec].kind
+
+
+def is_same(own: object, given: Fields) -> bool:
+    """Whether the document's *own* value is the object that is *given*, to every number's digit."""
+    if not isinstance(own, dict) or own.keys() != given.keys():
+        return False
+    try:
+        mine, yours = (orjson.dumps(one, option=orjson.OPT_SORT_KEYS) for one in (own, given))
+    except TypeError:  # half a surrogate pair, which nothing that is given can hold
+        return False
+    return mine == yours
 
 
 def _fields_of(element: Element) -> Fields:
@@ -106,36 +146,19 @@ def _fields_of(element: Element) -> Fields:
     return element.fields
 
 
-def unwritable(value: object) -> str | None:
-    """Why *value* cannot go into a document, or None: it must be JSON that every database takes."""
-    try:
-        json.dumps(value, allow_nan=False)
-        orjson.dumps(value)
-    except (TypeError, ValueError, RecursionError):
-        return "it holds something that is no JSON"
-    return None if _is_storable(value) else "it holds a NUL character"
-
-
-def _is_storable(value: object) -> bool:
-    if isinstance(value, str):
-        return is_storable_id(value)
-    if isinstance(value, dict):
-        return all(map(_is_storable, (*value, *value.values())))
-    return all(map(_is_storable, value)) if isinstance(value, list | tuple) else True
-
-
-def _lossless(owner_id: str, raw: str) -> Fields:
-    """*raw* decoded so that it can be written again with every number spelled as it was."""
-    return _object(owner_id, raw, _LOSSLESS)
-
-
-def _plain(owner_id: str, raw: str) -> Fields:
-    return _object(owner_id, raw, _PLAIN)
+class _KeyTwice(ValueError):
+    """An object has a key twice; written back it would have it once."""
 
 
 def _object(owner_id: str, raw: str, decoder: json.JSONDecoder) -> Fields:
     try:
         document = decoder.decode(raw)
+    except _KeyTwice as exc:
+        raise InvalidDocument(
+            owner_id,
+            why="an object in it has a key twice, and writing it back would lose one of them.",
+            fix="correct the document in the source",
+        ) from exc
     except (ValueError, RecursionError) as exc:
         raise InvalidDocument(
             owner_id,
@@ -156,11 +179,21 @@ def _integer(spelled: str) -> object:
     return orjson.Fragment(spelled) if len(spelled) > 18 or spelled == "-0" else int(spelled)
 
 
+def _with_each_key_once(pairs: list[tuple[str, object]]) -> Fields:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise _KeyTwice
+    return fields
+
+
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
 _PLAIN = json.JSONDecoder(parse_constant=_refuse_constant)
 _LOSSLESS = json.JSONDecoder(
-    parse_float=orjson.Fragment, parse_int=_integer, parse_constant=_refuse_constant
+    object_pairs_hook=_with_each_key_once,
+    parse_float=orjson.Fragment,
+    parse_int=_integer,
+    parse_constant=_refuse_constant,
 )

@@ -6,9 +6,10 @@ readers stay unable to write.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -18,18 +19,18 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL, Connection, Engine
 
 from undrift.errors import (
-    ConfigError,
     InvalidDocument,
     OwnerNotFound,
-    TransientError,
     UndriftError,
     UnsupportedError,
     WriteFailed,
 )
 from undrift.mapping import DocumentTable
 from undrift.sources.database import Database, condition, postgres_engine
-from undrift.sources.failures import mapped_failures
+from undrift.sources.failures import mapped_failures, without_details
+from undrift.sources.forks import own_after_fork
 from undrift.sources.owners import OwnerColumn
+from undrift.sources.refusals import mapped_refusals, not_saved, saved_or_not
 
 LOCK_SECONDS = 10
 """How long an edit waits for a row that another transaction holds."""
@@ -54,29 +55,21 @@ class TableDocumentEditor:
         table, owner = self._table()
         document = table.c[self._layout.document]
         mine = self._rows_of(owner, owner_id)
-        read = sa.select(
-            owner.listed.label("owner"), _as_text(document, self._database).label("document")
-        ).where(*mine)
-        if self._database.is_postgres:
-            read = read.with_for_update()
-        with self._writing() as connection:
-            rows = [row for row in connection.execute(read) if str(row.owner) == owner_id]
-            if not rows:
-                raise OwnerNotFound(owner_id, in_source_only=True)
-            if len(rows) > 1:
-                raise _several_rows(owner_id, len(rows))
-            raw = _text_of(owner_id, rows[0].document)
+        with self._locked(owner_id, table, owner) as (connection, stored):
+            raw = _text_of(owner_id, stored)
             changed = change(raw)
             if changed == raw:
                 return
-            value = sa.literal(changed, sa.Text())
-            written = connection.execute(
-                sa.update(table).where(*mine).values({document: sa.cast(value, document.type)})
-                if self._database.is_postgres
-                else sa.update(table).where(*mine).values({document: value})
-            )
-            if written.rowcount != 1:
-                raise _not_one_row(owner_id, written.rowcount)
+            value = self._value(document, changed, as_bytes=isinstance(stored, bytes))
+            with self._mapped(is_writing=True):
+                written = connection.execute(
+                    sa.update(table).where(*mine).values({document: value})
+                )
+                if written.rowcount != 1:
+                    raise _not_one_row(owner_id, written.rowcount)
+                lost = _committed(connection)
+        if lost is not None:
+            self._settle(owner_id, raw, changed, lost)
 
     def close(self) -> None:
         """Give back every connection. Safe to call twice."""
@@ -99,16 +92,76 @@ class TableDocumentEditor:
 
     def _rows_of(self, owner: OwnerColumn, owner_id: str) -> list[sa.ColumnElement[bool]]:
         conditions = [owner.named([owner_id]), *condition(self._layout.where)]
+        # A collation may find two spellings equal, and only one of them is meant.
+        spelled = sa.literal(owner_id, sa.Text())
         if self._database.is_postgres:
-            # A collation may find two spellings equal, and only one of them is meant.
-            printed = sa.collate(sa.cast(owner.listed, sa.Text), "C")
-            conditions.append(printed == sa.literal(owner_id, sa.Text()))
+            # Not a cast, which takes the blanks from behind a char(n).
+            printed = sa.func.format(sa.literal("%s", sa.Text()), owner.listed, type_=sa.Text())
+            conditions.append(sa.collate(printed, "C") == spelled)
+        else:
+            letters = sa.collate(sa.cast(owner.listed, sa.Text), "BINARY")
+            is_text = sa.func.typeof(owner.listed) == "text"
+            conditions.append(sa.or_(~is_text, letters == spelled))
         return conditions
 
     @contextmanager
-    def _writing(self) -> Iterator[Connection]:
-        """One transaction that may write; it commits if the block ends normally."""
+    def _locked(
+        self, owner_id: str, table: sa.Table, owner: OwnerColumn
+    ) -> Iterator[tuple[Connection, object]]:
+        """The owner's document as it is stored, its row locked; rolled back if not committed."""
+        document = table.c[self._layout.document]
+        read = sa.select(
+            owner.listed.label("owner"), _as_text(document, self._database).label("document")
+        ).where(*self._rows_of(owner, owner_id))
+        if self._database.is_postgres:
+            read = read.with_for_update()
+        with mapped_failures(self._database.location), self._connect() as connection:
+            with self._mapped(is_writing=False):
+                if self._database.is_postgres:
+                    limit = {"lock_timeout": f"{LOCK_SECONDS * 1000:.0f}"}
+                    connection.execute(_AS_WE_WRITE, limit)
+                rows = [row for row in connection.execute(read) if str(row.owner) == owner_id]
+            if not rows:
+                raise OwnerNotFound(owner_id, in_source_only=True)
+            if len(rows) > 1:
+                raise _several_rows(owner_id, len(rows))
+            yield connection, rows[0].document
+
+    def _settle(self, owner_id: str, raw: str, changed: str, lost: sa.exc.DBAPIError) -> None:
+        """Find out what became of a commit that was not answered.
+
+        The row's lock makes sure that it is over: while it could still succeed, its own lock is
+        there.
+
+        Raises:
+            TransientError: nothing was written.
+            UnknownStateError: nobody can tell.
+        """
         location = self._database.location
+        try:
+            with self._locked(owner_id, *self._table()) as (_, stored):
+                now = _text_of(owner_id, stored)
+        except UndriftError as exc:
+            raise saved_or_not(location, owner_id) from exc
+        if now == raw:
+            raise not_saved(location) from without_details(lost)
+        if not _is_same_json(now, changed):
+            raise saved_or_not(location, owner_id) from without_details(lost)
+
+    def _value(
+        self, document: sa.Column[Any], changed: str, *, as_bytes: bool
+    ) -> sa.ColumnElement[Any]:
+        if as_bytes:
+            return sa.literal(changed.encode(), sa.LargeBinary())
+        value = sa.literal(changed, sa.Text())
+        return sa.cast(value, document.type) if self._database.is_postgres else value
+
+    def _mapped(self, *, is_writing: bool) -> AbstractContextManager[None]:
+        return mapped_refusals(
+            self._database.location, lock_seconds=LOCK_SECONDS, is_writing=is_writing
+        )
+
+    def _connect(self) -> Connection:
         with self._opening:
             if self._engine is None:
                 self._engine = (
@@ -117,10 +170,7 @@ class TableDocumentEditor:
                     else _sqlite_engine(self._database.url)
                 )
             engine = self._engine
-        with mapped_failures(location), _mapped_refusals(location), engine.begin() as connection:
-            if self._database.is_postgres:
-                connection.execute(_AS_WE_WRITE, {"lock_timeout": f"{LOCK_SECONDS * 1000:.0f}"})
-            yield connection
+        return engine.connect()
 
 
 # What a policy hides must be an error here too: a hidden row would look like no such user.
@@ -165,70 +215,36 @@ def _sqlite_engine(url: URL) -> Engine:
         connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
         return connection
 
-    engine = sa.create_engine("sqlite://", creator=connect, poolclass=sa.QueuePool)
+    engine = sa.create_engine(
+        "sqlite://", creator=connect, poolclass=sa.QueuePool, hide_parameters=True
+    )
 
     # The write lock comes before the read: two edits that both read first would lose one.
     @sa.event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
-    return engine
+    return own_after_fork(engine)
 
 
-# --- refusals ---------------------------------------------------------------------------------
-
-
-@contextmanager
-def _mapped_refusals(location: str) -> Iterator[None]:
-    """Turn what a database says to a writer, and to no reader, into undrift's errors."""
+def _committed(connection: Connection) -> sa.exc.DBAPIError | None:
+    """Commit; what broke the connection, if it broke before the answer."""
     try:
-        yield
+        connection.commit()
     except sa.exc.DBAPIError as exc:
-        error = _refusal(exc.orig, location)
-        if error is None:
-            raise
-        raise error from exc
-
-
-def _refusal(original: BaseException | None, location: str) -> UndriftError | None:
-    state = getattr(original, "sqlstate", None)
-    first_line = (str(original).strip().splitlines() or [""])[0].rstrip(".")
-    lowered = first_line.lower()
-    source_file = getattr(getattr(original, "diag", None), "source_file", None)
-    if state in ("55P03", "40001", "40P01") or "locked" in lowered:
-        return TransientError(
-            "The profile is being changed by another program",
-            why=f"{location}: its row was not free within {LOCK_SECONDS} s; nothing was written.",
-            fix="try again",
-        )
-    if state == "25006" or "readonly database" in lowered:
-        return ConfigError(
-            "The source cannot be written",
-            why=f"{location} is read-only or a standby.",
-            fix="point DATABASE_URL at the primary, with a role that may write",
-        )
-    if state == "42501" and source_file != "rls.c":
-        return ConfigError(
-            "The source role may not write",
-            why=f"{location}: {first_line}.",
-            fix="GRANT SELECT, UPDATE on the documents' table to this role; only the assistant's "
-            "tools need it",
-        )
-    if state in ("0A000", "55000"):
-        return UnsupportedError(
-            "This table cannot be edited",
-            why=f"{location}: {first_line}.",
-            fix="name the table itself in [source.documents], not a view over it",
-        )
-    # Of constraints and triggers only the kind is told: the message may quote the row.
-    if (state or "")[:2] in ("22", "23", "44", "P0") or "constraint" in lowered:
-        return WriteFailed(
-            "The source refused the new document",
-            why=f"{location}: a constraint or a trigger stands against it"
-            f"{f' (SQLSTATE {state})' if state else ''}; nothing was written.",
-            fix="look at the table's constraints and triggers",
-        )
+        if exc.connection_invalidated:
+            return exc
+        # SQLite keeps a transaction whose commit found a reader in its way, and with it the lock.
+        connection.rollback()
+        raise
     return None
+
+
+def _is_same_json(one: str, other: str) -> bool:
+    try:
+        return bool(json.loads(one) == json.loads(other))
+    except (ValueError, RecursionError):
+        return False
 
 
 def _several_rows(owner_id: str, count: int) -> UnsupportedError:
