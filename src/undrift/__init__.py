@@ -20,7 +20,8 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 if TYPE_CHECKING:
     from undrift.aio import AsyncUndrift
-    from undrift.api import Setup, Undrift
+    from undrift.api import Undrift
+    from undrift.connections import Setup
     from undrift.embedders.adapted import adapt_embedder
     from undrift.errors import (
         ConfigError,
@@ -109,7 +110,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "AsyncUndrift": "undrift.aio",
-    "Setup": "undrift.api",
+    "Setup": "undrift.connections",
     "Undrift": "undrift.api",
     "adapt_embedder": "undrift.embedders.adapted",
     "HealPolicy": "undrift.heal",

@@ -8,8 +8,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
-from undrift.api import Owner, Profile, Setup, Undrift
+from undrift.api import Owner, Undrift
 from undrift.config import Settings
+from undrift.connections import Profile, Setup
 from undrift.events import Listener, ignore
 from undrift.model import Entity, Found, Heal, Retry, SearchResult, SyncReport, SyncStatus
 from undrift.search_index import (

@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from threading import Lock
 from types import TracebackType
 from typing import Self
 
 from undrift.check import check_all, check_owners
 from undrift.config import (
-    EMBEDDED_STORE,
     Settings,
-    embedder_options,
     is_test_environment,
     load_settings,
     missing_source_url,
     missing_store_url,
-    sqlite_url,
 )
-from undrift.embedders import DEFAULT_EMBEDDER, as_embedder, close_embedder, open_embedder
+from undrift.connections import Connections, Profile, Setup
+from undrift.embedders import DEFAULT_EMBEDDER, open_embedder
 from undrift.embedders.adapted import EmbeddingModel
-from undrift.errors import ConfigError, DimensionMismatch, OwnerNotFound, UnsupportedError
-from undrift.events import Listener, StoreCreated, ignore
+from undrift.errors import ConfigError, OwnerNotFound
+from undrift.events import Listener, ignore
 from undrift.fleet import pages_of
-from undrift.given import GivenSource
 from undrift.guard import DeleteLimit
 from undrift.heal import DEFAULT_POLICY, Healer, HealPolicy, InterruptibleEmbedder, is_testing
-from undrift.look import Sides
-from undrift.mapping import DocumentTable, default_entities
 from undrift.mapping import Mapping as SourceMapping
 from undrift.model import (
     Entity,
@@ -43,9 +37,7 @@ from undrift.model import (
 )
 from undrift.ports import (
     DocumentEditor,
-    EditableSource,
     Embedder,
-    OwnerContent,
     Source,
     VectorStore,
 )
@@ -57,29 +49,12 @@ from undrift.search_index import (
     IndexParameters,
     IndexStatus,
     ProgressListener,
-    SearchIndex,
     ignore_progress,
 )
 from undrift.sources import open_source
-from undrift.stores import open_store
-from undrift.sync import Synchronizer, SyncOptions, plan_sync
+from undrift.sync import SyncOptions, plan_sync
 
 Owner = str | int
-Profile = Mapping[str, object]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setup:
-    """What a run works on, for people; passwords are hidden.
-
-    Attributes:
-        notices: what one should know of it, such as that the embedder is not semantic.
-    """
-
-    source: str
-    store: str
-    model: str
-    notices: tuple[str, ...] = ()
 
 
 class Undrift:
@@ -117,28 +92,14 @@ class Undrift:
         keep_text: bool = True,
         heal: HealPolicy = DEFAULT_POLICY,
     ) -> None:
-        self._mapping = mapping or SourceMapping(
-            documents=DocumentTable(), entities=default_entities()
+        self._connections = Connections(
+            source=source,
+            store=store,
+            embedder=embedder,
+            mapping=mapping,
+            namespace=namespace,
+            keep_text=keep_text,
         )
-        self._renderer = Renderer(self._mapping)
-        embedded: str | None = None
-        if isinstance(source, str):
-            if source.startswith("sqlite"):
-                embedded = sqlite_url(Path.cwd() / EMBEDDED_STORE)
-            source = open_source(source, self._mapping, self._renderer.fields)
-        self._source = source
-        if store is None:
-            store = embedded
-        if store is None:
-            raise missing_store_url(None)
-        if isinstance(store, str):
-            store = open_store(store, namespace=namespace, keep_text=keep_text)
-        self._store = store
-        if isinstance(embedder, str):
-            embedder = open_embedder(embedder, embedder_options())
-        self._embedder = as_embedder(embedder)
-        self._editor: DocumentEditor | None = None
-        self._opening = Lock()
         self._is_test_environment = is_test_environment()
         self._healer = Healer(self._repaired, heal)
 
@@ -188,12 +149,12 @@ class Undrift:
     @property
     def mapping(self) -> SourceMapping:
         """What becomes an entity."""
-        return self._mapping
+        return self._connections.mapping
 
     @property
     def renderer(self) -> Renderer:
         """Turns an owner's content into entities; immutable, any thread may use it."""
-        return self._renderer
+        return self._connections.renderer
 
     @property
     def documents(self) -> DocumentEditor:
@@ -202,24 +163,7 @@ class Undrift:
         Raises:
             UnsupportedError: the entities come from tables, or the source cannot be written.
         """
-        if self._mapping.documents is None:
-            raise UnsupportedError(
-                "Only documents can be edited",
-                why="the entities come from tables, one row each, and which of their columns a "
-                "change belongs into is the application's knowledge.",
-                fix="write the row with your own SQL, then call sync(owner)",
-            )
-        if not isinstance(self._source, EditableSource):
-            raise UnsupportedError(
-                "This source cannot be edited",
-                why="there is none, or it is not one of undrift's own.",
-                fix="open the source by its URL, or write it by your own means and call "
-                "sync(owner)",
-            )
-        with self._opening:
-            if self._editor is None:
-                self._editor = self._source.editor()
-            return self._editor
+        return self._connections.documents
 
     # --- looking ------------------------------------------------------------------------------
 
@@ -230,19 +174,7 @@ class Undrift:
             ConfigError: a side is not what the configuration says.
             UnknownStateError: a side cannot be reached.
         """
-        source = "no source, profiles are given"
-        if self._source is not None:
-            info = self._source.describe()
-            standby = " on a standby" if info.is_standby else ""
-            source = f"{info.location} {info.layout}{standby}"
-        store = self._store.describe()
-        notice = getattr(self._embedder, "notice", "")
-        return Setup(
-            source=source,
-            store=store.location + ("" if store.exists else " (not created yet)"),
-            model=self._embedder.model,
-            notices=(notice,) if notice else (),
-        )
+        return self._connections.describe()
 
     def check(self, owner: Owner, profile: Profile | None = None) -> SyncStatus:
         """Compare both sides of one owner, exactly; writes nothing.
@@ -257,14 +189,14 @@ class Undrift:
                 ``unknown``.
         """
         owner_id = str(owner)
-        content = None if profile is None else self._given(owner_id, profile)
-        sides = self._sides(content)
+        content = None if profile is None else self._connections.given(owner_id, profile)
+        sides = self._connections.sides(content)
         given = None if content is None else {owner_id: content}
         return check_owners(sides, [owner_id], given=given)[0].status
 
     def check_owners(self, owners: Iterable[Owner]) -> Iterator[SyncStatus]:
         """Check the named *owners*, each once, in the given order."""
-        sides = self._sides()
+        sides = self._connections.sides()
         for page in pages_of(map(str, owners)):
             for checked in check_owners(sides, page):
                 yield checked.status
@@ -279,7 +211,7 @@ class Undrift:
             ConfigError: a side is not what the configuration says.
             UnknownStateError: the owners could not be listed to the end; what was yielded stands.
         """
-        for checked in check_all(self._sides()):
+        for checked in check_all(self._connections.sides()):
             yield checked.status
 
     def search(
@@ -297,7 +229,12 @@ class Undrift:
             UnknownStateError: a side could not be read; hits are never returned unjoined.
         """
         result = search_owner(
-            self._sides(), self._embedder, str(owner), query, kinds=kinds, limit=limit
+            self._connections.sides(),
+            self._connections.embedder,
+            str(owner),
+            query,
+            kinds=kinds,
+            limit=limit,
         )
         if not result.met_drift:
             return result
@@ -319,8 +256,8 @@ class Undrift:
             ConfigError: an unknown kind.
             UnknownStateError: the source could not be read.
         """
-        require_known_kinds(self._mapping.kinds, kinds)
-        wanted = read_wanted(self._source_only(), str(owner))
+        require_known_kinds(self._connections.mapping.kinds, kinds)
+        wanted = read_wanted(self._connections.source_only(), str(owner))
         if wanted is None:
             raise OwnerNotFound(str(owner), in_source_only=True)
         found = wanted.entities.values()
@@ -344,7 +281,7 @@ class Undrift:
             Any number of threads may ask: an owner has one heal in flight. A store that is down is
             told in the answer and loses nothing.
         """
-        return resolve_entity(self._source_only(), str(owner), entity_id, self.heal)
+        return resolve_entity(self._connections.source_only(), str(owner), entity_id, self.heal)
 
     def heal(self, owner: Owner) -> Heal:
         """Check one owner and sync it if it is out of sync, as a reader does who met drift.
@@ -369,7 +306,7 @@ class Undrift:
             owners: None for every owner of either side.
         """
         named = None if owners is None else map(str, owners)
-        return plan_sync(self._sides(), named, force=force)
+        return plan_sync(self._connections.sides(), named, force=force)
 
     def sync(
         self,
@@ -388,7 +325,8 @@ class Undrift:
                 configured it is the truth, and the report says so.
             force: rewrite and re-embed everything, without a gap.
             is_guarded: nobody has named this owner by hand, so the default guard decides on its
-                deletes (the report carries `SafetyStop`), and no store is created.
+                deletes (the report carries `SafetyStop`), and no store is created. Not together
+                with ``profile``.
             max_embeddings: texts that may be embedded; when they are used up, the report carries
                 `EmbeddingBudgetSpent` and what was written stays.
             listener: told about every batch.
@@ -405,12 +343,18 @@ class Undrift:
         """
         owner_id = str(owner)
         options = SyncOptions(force=force, max_embeddings=max_embeddings, listener=listener)
-        if is_guarded and profile is None:
-            return self._synchronizer(options, may_create=False).sync_guarded(owner_id)
+        if is_guarded and profile is not None:
+            raise ConfigError(
+                "A guarded sync takes no profile=",
+                why="it is for programs that repair on their own, from what the source holds.",
+                fix="leave profile= out, or leave is_guarded= out",
+            )
+        if is_guarded:
+            return self._connections.synchronizer(options, may_create=False).sync_guarded(owner_id)
         if profile is None:
-            return next(self._synchronizer(options).sync_owners([owner_id]))
-        content = self._given(owner_id, profile)
-        return self._synchronizer(options, content).sync_given(owner_id, content)
+            return next(self._connections.synchronizer(options).sync_owners([owner_id]))
+        content = self._connections.given(owner_id, profile)
+        return self._connections.synchronizer(options, content).sync_given(owner_id, content)
 
     def sync_owners(
         self,
@@ -427,7 +371,7 @@ class Undrift:
             max_delete: None means no limit, since a person named the owners.
         """
         options = _options(force, max_delete, max_embeddings, listener)
-        yield from self._synchronizer(options).sync_owners(map(str, owners))
+        yield from self._connections.synchronizer(options).sync_owners(map(str, owners))
 
     def sync_all(
         self,
@@ -454,7 +398,7 @@ class Undrift:
             Works while it is iterated; a run that is given up in between is finished by the next.
         """
         options = _options(force, max_delete, max_embeddings, listener)
-        yield from self._synchronizer(options).sync_all()
+        yield from self._connections.synchronizer(options).sync_all()
 
     # --- the store's search index ---------------------------------------------------------------
 
@@ -466,7 +410,7 @@ class Undrift:
             ConfigError: the store has not been created.
             StoreUnavailable: it could not be looked at.
         """
-        return self._search_index().index_status()
+        return self._connections.search_index().index_status()
 
     def index_ddl(self, parameters: IndexParameters = DEFAULT_PARAMETERS) -> Sequence[str]:
         """The statements that `build_index` runs, for people.
@@ -475,7 +419,7 @@ class Undrift:
             UnsupportedError: the store has none.
             ConfigError: see `build_index`.
         """
-        return self._search_index().index_ddl(parameters)
+        return self._connections.search_index().index_ddl(parameters)
 
     def build_index(
         self,
@@ -498,19 +442,16 @@ class Undrift:
             A build that ends early leaves at most an invalid index, which no search uses and the
             next build replaces.
         """
-        return self._search_index().build_index(parameters, listener)
+        return self._connections.search_index().build_index(parameters, listener)
 
     # --- plumbing -----------------------------------------------------------------------------
 
     def close(self) -> None:
         """End healing and give back all connections. Safe to call twice."""
-        self._healer.close()
-        if self._editor is not None:
-            self._editor.close()
-        if self._source is not None:
-            self._source.close()
-        self._store.close()
-        close_embedder(self._embedder)
+        try:
+            self._healer.close()
+        finally:
+            self._connections.close()
 
     def __enter__(self) -> Self:
         return self
@@ -523,110 +464,13 @@ class Undrift:
     ) -> None:
         self.close()
 
-    def _given(self, owner_id: str, profile: Profile) -> OwnerContent:
-        if self._mapping.documents is None:
-            raise UnsupportedError(
-                "profile= needs a document layout",
-                why="the entities come from tables, one row each, so there is no profile to give.",
-                fix="leave profile= out",
-            )
-        if not isinstance(profile, Mapping):
-            raise ConfigError(
-                "profile= is not a document",
-                why=f"it is a {type(profile).__name__}, and a profile is an object.",
-                fix="hand over the decoded document, a dict",
-            )
-        from undrift.sources.documents import GivenProfile
-        from undrift.sources.paths import PathTree
-
-        return GivenProfile(owner_id, profile, PathTree(self._mapping.entities))
-
-    def _sides(self, content: OwnerContent | None = None) -> Sides:
-        """Both sides, found to be there."""
-        source, against = self._source, "source"
-        if source is None:
-            if content is None:
-                raise missing_source_url()
-            source, against = GivenSource(content), "profile"
-        source.describe()
-        store = self._store.describe()
-        if store.dimension not in (None, self._embedder.dimension):
-            raise DimensionMismatch(
-                expected=self._embedder.dimension,
-                found=store.dimension or 0,
-                model=self._embedder.model,
-                fix=store.change_dimension,
-            )
-        return Sides(
-            source=source,
-            store=self._store,
-            renderer=self._renderer,
-            model=self._embedder.model,
-            store_exists=store.exists,
-            against=against,
-        )
-
-    def _search_index(self) -> SearchIndex:
-        store = self._store
-        if isinstance(store, SearchIndex):
-            return store
-        raise UnsupportedError(
-            "This vector store has no search index",
-            why=f"a search in {store.describe().location} compares all of a user's vectors, which "
-            "is exact and needs none.",
-            fix="nothing needs to be done; only PostgreSQL with pgvector can have one",
-        )
-
-    def _source_only(self) -> Sides:
-        """The source, with a store that is not looked at."""
-        if self._source is None:
-            raise missing_source_url()
-        self._source.describe()
-        return Sides(
-            source=self._source,
-            store=self._store,
-            renderer=self._renderer,
-            model=self._embedder.model,
-            store_exists=False,
-        )
-
     def _repaired(self, owner_id: str) -> SyncReport:
         """What a heal does: a guarded sync that ends early when nobody waits for it any more."""
-        embedder = InterruptibleEmbedder(self._embedder, lambda: self._healer.is_over)
-        synchronizer = self._synchronizer(SyncOptions(), may_create=False, embedder=embedder)
+        embedder = InterruptibleEmbedder(self._connections.embedder, lambda: self._healer.is_over)
+        synchronizer = self._connections.synchronizer(
+            SyncOptions(), may_create=False, embedder=embedder
+        )
         return synchronizer.sync_guarded(owner_id)
-
-    def _synchronizer(
-        self,
-        options: SyncOptions,
-        content: OwnerContent | None = None,
-        *,
-        may_create: bool = True,
-        embedder: Embedder | None = None,
-    ) -> Synchronizer:
-        sides = self._sides(content)
-        info = sides.source.describe()
-        if info.is_standby:
-            raise ConfigError(
-                "The source is a standby",
-                why=f"{info.location} may lag behind its primary, and what it does not show yet "
-                "would be deleted.",
-                fix="sync from the primary; a standby serves check and search",
-            )
-        if not sides.store_exists and not may_create:
-            raise ConfigError(
-                "The vector store does not exist yet",
-                why=f"nothing has been created at {self._store.describe().location}, and only a "
-                "sync that a person runs creates it.",
-                fix="run `undrift sync --all`",
-            )
-        if not sides.store_exists:
-            dimension = self._embedder.dimension
-            statements = self._store.ddl(dimension)
-            self._store.create(dimension)
-            options.listener(StoreCreated(self._store.describe().location, statements))
-            sides = replace(sides, store_exists=True)
-        return Synchronizer(sides, embedder or self._embedder, options)
 
 
 def _options(

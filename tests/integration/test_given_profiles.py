@@ -33,3 +33,10 @@ def test_profile_nested_too_deeply_is_invalid_and_no_crash(tmp_path: Path) -> No
     with opened(tmp_path) as sides:
         assert sides.check("1", profile=profile).outcome is Outcome.UNKNOWN
         assert sides.sync("1", profile=profile).outcome is Outcome.UNKNOWN
+
+
+def test_a_guarded_sync_takes_no_profile(tmp_path: Path) -> None:
+    """The guard needs what the source holds; dropping it silently would delete without a limit."""
+    with opened(tmp_path) as sides, pytest.raises(ConfigError, match="takes no profile="):
+        sides.sync("1", {"skills": []}, is_guarded=True)
+    assert list(tmp_path.iterdir()) == []

@@ -29,7 +29,7 @@ from undrift.model import (
 )
 
 if TYPE_CHECKING:
-    from undrift.api import Setup
+    from undrift.connections import Setup
 
 LABELS = {
     "experience": "experiences",

@@ -1,0 +1,289 @@
+"""What an `Undrift` works on: source, store and embedder, opened once, put together for a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Lock
+
+from undrift.config import (
+    EMBEDDED_STORE,
+    embedder_options,
+    missing_source_url,
+    missing_store_url,
+    sqlite_url,
+)
+from undrift.embedders import as_embedder, close_embedder, open_embedder
+from undrift.embedders.adapted import EmbeddingModel
+from undrift.errors import ConfigError, DimensionMismatch, UnsupportedError
+from undrift.events import StoreCreated
+from undrift.given import GivenSource
+from undrift.look import Sides
+from undrift.mapping import DocumentTable, default_entities
+from undrift.mapping import Mapping as SourceMapping
+from undrift.ports import (
+    DocumentEditor,
+    EditableSource,
+    Embedder,
+    OwnerContent,
+    Source,
+    VectorStore,
+)
+from undrift.render import Renderer
+from undrift.search_index import SearchIndex
+from undrift.sources import open_source
+from undrift.stores import open_store
+from undrift.sync import Synchronizer, SyncOptions
+
+Profile = Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """What a run works on, for people; passwords are hidden.
+
+    Attributes:
+        notices: what one should know of it, such as that the embedder is not semantic.
+    """
+
+    source: str
+    store: str
+    model: str
+    notices: tuple[str, ...] = ()
+
+
+class Connections:
+    """Both sides and the embedder, connected to when they are first asked.
+
+    Args:
+        source: see `undrift.Undrift` for these.
+
+    Safety:
+        May be used from several threads.
+    """
+
+    def __init__(
+        self,
+        *,
+        source: str | Source | None,
+        store: str | VectorStore | None,
+        embedder: str | Embedder | EmbeddingModel,
+        mapping: SourceMapping | None,
+        namespace: str,
+        keep_text: bool,
+    ) -> None:
+        self.mapping = mapping or SourceMapping(
+            documents=DocumentTable(), entities=default_entities()
+        )
+        self.renderer = Renderer(self.mapping)
+        embedded: str | None = None
+        if isinstance(source, str):
+            if source.startswith("sqlite"):
+                embedded = sqlite_url(Path.cwd() / EMBEDDED_STORE)
+            source = open_source(source, self.mapping, self.renderer.fields)
+        self.source = source
+        if store is None:
+            store = embedded
+        if store is None:
+            raise missing_store_url(None)
+        if isinstance(store, str):
+            store = open_store(store, namespace=namespace, keep_text=keep_text)
+        self.store = store
+        if isinstance(embedder, str):
+            embedder = open_embedder(embedder, embedder_options())
+        self.embedder = as_embedder(embedder)
+        self._editor: DocumentEditor | None = None
+        self._opening = Lock()
+
+    @property
+    def documents(self) -> DocumentEditor:
+        """Changes owners' documents in the source, each under its row's lock.
+
+        Raises:
+            UnsupportedError: the entities come from tables, or the source cannot be written.
+        """
+        if self.mapping.documents is None:
+            raise UnsupportedError(
+                "Only documents can be edited",
+                why="the entities come from tables, one row each, and which of their columns a "
+                "change belongs into is the application's knowledge.",
+                fix="write the row with your own SQL, then call sync(owner)",
+            )
+        if not isinstance(self.source, EditableSource):
+            raise UnsupportedError(
+                "This source cannot be edited",
+                why="there is none, or it is not one of undrift's own.",
+                fix="open the source by its URL, or write it by your own means and call "
+                "sync(owner)",
+            )
+        with self._opening:
+            if self._editor is None:
+                self._editor = self.source.editor()
+            return self._editor
+
+    def describe(self) -> Setup:
+        """Connect to both sides and say what they are.
+
+        Raises:
+            ConfigError: a side is not what the configuration says.
+            UnknownStateError: a side cannot be reached.
+        """
+        source = "no source, profiles are given"
+        if self.source is not None:
+            info = self.source.describe()
+            standby = " on a standby" if info.is_standby else ""
+            source = f"{info.location} {info.layout}{standby}"
+        store = self.store.describe()
+        notice = getattr(self.embedder, "notice", "")
+        return Setup(
+            source=source,
+            store=store.location + ("" if store.exists else " (not created yet)"),
+            model=self.embedder.model,
+            notices=(notice,) if notice else (),
+        )
+
+    def given(self, owner_id: str, profile: Profile) -> OwnerContent:
+        """The content of a profile that the caller hands over.
+
+        Raises:
+            UnsupportedError: the entities come from tables.
+            ConfigError: it is no document.
+        """
+        if self.mapping.documents is None:
+            raise UnsupportedError(
+                "profile= needs a document layout",
+                why="the entities come from tables, one row each, so there is no profile to give.",
+                fix="leave profile= out",
+            )
+        if not isinstance(profile, Mapping):
+            raise ConfigError(
+                "profile= is not a document",
+                why=f"it is a {type(profile).__name__}, and a profile is an object.",
+                fix="hand over the decoded document, a dict",
+            )
+        from undrift.sources.documents import GivenProfile
+        from undrift.sources.paths import PathTree
+
+        return GivenProfile(owner_id, profile, PathTree(self.mapping.entities))
+
+    def sides(self, content: OwnerContent | None = None) -> Sides:
+        """Both sides, found to be there and to fit each other.
+
+        Args:
+            content: the profile, where no source is configured.
+
+        Raises:
+            ConfigError: a side is not what the configuration says.
+            UnknownStateError: a side cannot be reached.
+        """
+        source, against = self.source, "source"
+        if source is None:
+            if content is None:
+                raise missing_source_url()
+            source, against = GivenSource(content), "profile"
+        source.describe()
+        store = self.store.describe()
+        if store.dimension not in (None, self.embedder.dimension):
+            raise DimensionMismatch(
+                expected=self.embedder.dimension,
+                found=store.dimension or 0,
+                model=self.embedder.model,
+                fix=store.change_dimension,
+            )
+        return Sides(
+            source=source,
+            store=self.store,
+            renderer=self.renderer,
+            model=self.embedder.model,
+            store_exists=store.exists,
+            against=against,
+        )
+
+    def search_index(self) -> SearchIndex:
+        """The store's search index.
+
+        Raises:
+            UnsupportedError: it can have none.
+        """
+        store = self.store
+        if isinstance(store, SearchIndex):
+            return store
+        raise UnsupportedError(
+            "This vector store has no search index",
+            why=f"a search in {store.describe().location} compares all of a user's vectors, which "
+            "is exact and needs none.",
+            fix="nothing needs to be done; only PostgreSQL with pgvector can have one",
+        )
+
+    def source_only(self) -> Sides:
+        """The source, with a store that is not looked at.
+
+        Raises:
+            ConfigError: there is no source, or it is not what the configuration says.
+            SourceUnavailable: it cannot be reached.
+        """
+        if self.source is None:
+            raise missing_source_url()
+        self.source.describe()
+        return Sides(
+            source=self.source,
+            store=self.store,
+            renderer=self.renderer,
+            model=self.embedder.model,
+            store_exists=False,
+        )
+
+    def synchronizer(
+        self,
+        options: SyncOptions,
+        content: OwnerContent | None = None,
+        *,
+        may_create: bool = True,
+        embedder: Embedder | None = None,
+    ) -> Synchronizer:
+        """A sync that may begin: the source is no standby, and the store exists.
+
+        Args:
+            content: the profile, where no source is configured.
+            may_create: create the store if it does not exist yet.
+            embedder: None means this one's.
+
+        Raises:
+            ConfigError: a side cannot be synced.
+            UnknownStateError: a side cannot be reached.
+        """
+        sides = self.sides(content)
+        info = sides.source.describe()
+        if info.is_standby:
+            raise ConfigError(
+                "The source is a standby",
+                why=f"{info.location} may lag behind its primary, and what it does not show yet "
+                "would be deleted.",
+                fix="sync from the primary; a standby serves check and search",
+            )
+        if not sides.store_exists and not may_create:
+            raise ConfigError(
+                "The vector store does not exist yet",
+                why=f"nothing has been created at {self.store.describe().location}, and only a "
+                "sync that a person runs creates it.",
+                fix="run `undrift sync --all`",
+            )
+        if not sides.store_exists:
+            dimension = self.embedder.dimension
+            statements = self.store.ddl(dimension)
+            self.store.create(dimension)
+            options.listener(StoreCreated(self.store.describe().location, statements))
+            sides = replace(sides, store_exists=True)
+        return Synchronizer(sides, embedder or self.embedder, options)
+
+    def close(self) -> None:
+        """Give back everything, also where a part of it cannot be closed. Safe to call twice."""
+        with ExitStack() as closing:
+            closing.callback(close_embedder, self.embedder)
+            closing.callback(self.store.close)
+            if self.source is not None:
+                closing.callback(self.source.close)
+            if self._editor is not None:
+                closing.callback(self._editor.close)
