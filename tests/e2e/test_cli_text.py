@@ -136,7 +136,8 @@ def test_check_of_a_store_not_created_says_so_and_creates_nothing(shell: Shell) 
     shell.put(1, experiences("exp_1"))
     ran = shell.undrift("check", "--user-id", "1")
     assert "  - Missing from vectors: 1\n" in ran.out
-    assert "  - Note: store not created yet; what other programs stored is not read\n  - In sync: false\n" in ran.out
+    note = "  - Note: store not created yet; what other programs stored is not read\n"
+    assert f"{note}  - In sync: false\n" in ran.out
     assert ran.code == 1
     assert [path.name for path in shell.folder.iterdir()] == ["app.db"]
 
