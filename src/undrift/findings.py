@@ -51,7 +51,13 @@ def warning(name: str, summary: str, fix: str) -> Finding:
 
 
 def problem(name: str, summary: str, fix: str, *, stops_check: bool = True) -> Finding:
-    """A sync cannot run, and unless *stops_check* is False neither can a check."""
+    """A sync cannot run, and unless *stops_check* is False neither can a check.
+
+    Args:
+        summary: where a check can run, what a sync lacks; that it is a sync which lacks it is
+            added by whoever tells it.
+        fix: the same; it follows "to sync, ".
+    """
     return Finding(
         name=name, status=Status.PROBLEM, summary=summary, fix=fix, stops_check=stops_check
     )

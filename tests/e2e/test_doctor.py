@@ -38,6 +38,20 @@ def looked(shell: Shell, code: int, *arguments: str, **variables: str) -> dict[s
     return checks_of(ran)
 
 
+FINE_FOR_A_READER = "That is fine for a role that only checks (`undrift doctor --read-only`), but"
+
+
+def judged_for_a_reader(shell: Shell, **variables: str) -> tuple[Ran, dict[str, Check]]:
+    """What the doctor says with ``--read-only`` of a setup that can check and cannot sync."""
+    ran = shell.undrift("doctor", "--read-only", "--output=json", **variables)
+    assert ran.code == 0, ran.out
+    assert ran.document["summary"]["could_check"] is True
+    assert ran.document["summary"]["could_sync"] is False
+    assert ran.document["summary"]["problems"] == 0
+    assert all("fix" not in c for c in ran.document["checks"] if c["status"] == "ok")
+    return ran, checks_of(ran)
+
+
 def not_ok(checks: dict[str, Check]) -> dict[str, str]:
     """The status of everything that is amiss, but for what every test's setup has."""
     usual = {"embedder.meaning", "store.durability"}  # hashing, and a server that flushes nothing
@@ -131,6 +145,7 @@ def test_a_missing_source_keeps_nothing_else_from_being_looked_at(shell: Shell) 
     checks = looked(shell, 2, DATABASE_URL="")
     assert not_ok(checks) == {"source.url": "problem"}
     assert "export DATABASE_URL=" in checks["source.url"]["fix"]
+    assert "a server needs VECTOR_URL, too" in checks["source.url"]["fix"]
     assert checks["embedder.works"]["status"] == "ok"
 
 
@@ -211,6 +226,47 @@ def test_users_that_cannot_be_read_are_counted(any_shell: Shell) -> None:
     assert found["fix"] == "undrift check --user-id 2 says why"
     # It does, and so does the exit code of check.
     assert any_shell.undrift("check", "--user-id", "2").code == 3
+
+
+def test_of_users_that_cannot_be_read_nothing_else_is_said(any_shell: Shell) -> None:
+    """Control: one that can be read and holds nothing is spoken of."""
+    any_shell.put(1, '["a list"]')
+    assert not_ok(looked(any_shell, 0)) == {"source.invalid": "warning"}
+    any_shell.put(2, {"hobbies": ["Chess"]})
+    found = looked(any_shell, 0)["source.sample"]
+    assert found["summary"] == "1 users were sampled, and no [[entity]] finds anything"
+
+
+def test_rows_are_counted_where_the_server_has_no_estimate(
+    any_shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows that a check reads: those of the where condition."""
+    for owner in range(1, 6):
+        any_shell.put(owner, ENGINEER)
+    said = looked(any_shell, 0)["source.table.profiles"]["summary"]
+    assert said.endswith("can be read; rows: 5")
+    where = {"UNDRIFT_SOURCE__DOCUMENTS__WHERE": "user_id > 2"}
+    said = looked(any_shell, 0, **where)["source.table.profiles"]["summary"]
+    assert said.endswith("can be read; rows: 3")
+    monkeypatch.setattr("undrift.sources.probe.COUNTED_ROWS", 3)
+    said = looked(any_shell, 0)["source.table.profiles"]["summary"]
+    assert said.endswith("can be read; rows: more than 3")
+
+
+def test_a_field_that_is_read_as_an_alias_is_not_called_unread(any_shell: Shell) -> None:
+    """Neither one of its own text's, nor one of what encloses it. Control: one of nobody's."""
+    job = {"position": "Baker", "role": "Chief", "talks": [{"about": "Rye bread"}]}
+    any_shell.put(1, {"work": [job]})
+    (any_shell.folder / "undrift.toml").write_text(
+        "[[entity]]\nkind = 'job'\npath = 'work[*]'\ntext = '{{ role }}'\n"
+        "aliases = { title = ['position'] }\n"
+        "[[entity]]\nkind = 'talk'\npath = 'work[*].talks[*]'\n"
+        "text = '{{ topic }} {{ parent.title }}'\naliases = { topic = ['about'] }\n"
+    )
+    assert not_ok(looked(any_shell, 0)) == {}
+    file = any_shell.folder / "undrift.toml"
+    file.write_text(file.read_text().replace("{{ parent.title }}", ""))
+    assert "work[*].position" in looked(any_shell, 0)["source.unread"]["summary"]
 
 
 def test_texts_that_nothing_reads_are_named(any_shell: Shell) -> None:
@@ -334,8 +390,11 @@ def test_a_store_file_that_may_only_be_read(shell: Shell) -> None:
     assert ran.document["summary"]["could_check"] is True
     assert ran.document["summary"]["could_sync"] is False
     found = checks_of(ran)["store.rights"]
-    assert found["summary"].startswith("Check works with this file; sync does not")
+    assert found["summary"].startswith(FINE_FOR_A_READER)
+    assert "a readonly database" in found["summary"]
     assert "leave out ?mode=ro" in found["fix"]
+    _, judged = judged_for_a_reader(shell, VECTOR_URL=url)
+    assert judged["store.rights"]["summary"].startswith("Not needed to check: ")
     assert shell.undrift("check", "--all", VECTOR_URL=url).code == 0
     shell.put(1, experiences("exp_9"))
     assert shell.undrift("sync", "--all", VECTOR_URL=url).code != 0
@@ -347,9 +406,12 @@ def test_a_folder_that_cannot_be_written(shell: Shell) -> None:
     (shell.folder / "app.db").chmod(0o644)
     with as_nobody(shell.folder):
         checks = looked(shell, 2)
+        _, judged = judged_for_a_reader(shell)
     if os.geteuid() == 0:
         assert not_ok(checks) == {"store.file": "problem"}
+        assert checks["store.file"]["summary"].startswith(FINE_FOR_A_READER)
         assert "mkdir -p" in checks["store.file"]["fix"]
+        assert "not created yet" in judged["store.file"]["summary"]
 
 
 def test_a_store_that_a_writer_holds_is_unknown(
@@ -361,6 +423,8 @@ def test_a_store_that_a_writer_holds_is_unknown(
     with closing(sqlite3.connect(shell.folder / ".undrift" / "undrift.db")) as writer:
         writer.execute("BEGIN IMMEDIATE")
         checks = looked(shell, 3)
+        judged_for_a_reader(shell)
+        assert shell.undrift("check", "--all").code == 0
         writer.rollback()
     assert not_ok(checks) == {"store.rights": "unknown"}
     assert not_ok(looked(shell, 0)) == {}
@@ -376,8 +440,31 @@ def test_a_store_without_wal_is_a_warning(shell: Shell) -> None:
 
 def test_a_file_that_is_no_database_is_a_problem(shell: Shell) -> None:
     (shell.folder / "vectors.db").write_text("words " * 1000)
-    checks = looked(shell, 2, VECTOR_URL="sqlite:///vectors.db")
-    assert checks["store.file"]["status"] == "problem"
+    for arguments in ((), ("--read-only",)):
+        checks = looked(shell, 2, *arguments, VECTOR_URL="sqlite:///vectors.db")
+        assert checks["store.file"]["status"] == "problem"
+
+
+def test_of_a_store_that_cannot_be_read_no_number_is_said(shell: Shell) -> None:
+    """Control: of the same file, mended, it is."""
+    shell.put(1, ENGINEER)
+    shell.undrift("sync", "--all")
+    path = shell.folder / ".undrift" / "undrift.db"
+    whole = path.read_bytes()
+    with closing(sqlite3.connect(path)) as file:
+        (page_bytes,) = file.execute("PRAGMA page_size").fetchone()
+        roots = file.execute("SELECT rootpage FROM sqlite_master WHERE tbl_name = 'vectors'")
+        pages = [page for (page,) in roots]
+    torn = bytearray(whole)
+    for page in pages:
+        torn[(page - 1) * page_bytes : page * page_bytes] = bytes(page_bytes)
+    path.write_bytes(torn)
+    checks = looked(shell, 3)
+    assert not_ok(checks) == {"store.file": "unknown"}
+    assert checks["store.dimension"]["status"] == "ok"  # that was read
+    assert "store.records" not in checks
+    path.write_bytes(whole)
+    assert looked(shell, 0)["store.records"]["summary"].startswith("It holds 5 records")
 
 
 def test_a_store_in_the_applications_file_is_rehearsed_without_a_trace(shell: Shell) -> None:
@@ -411,6 +498,11 @@ def test_an_embedder_that_does_not_load_stops_only_sync(
     assert "undrift[local]" in found["fix"]
     assert ran.document["summary"]["could_check"] is True
     assert shell.undrift("check", "--all", UNDRIFT_EMBEDDER="local").code == 1
+    # Who only checks and searches can check, and is warned that no search runs.
+    _, judged = judged_for_a_reader(shell, UNDRIFT_EMBEDDER="local")
+    assert judged["embedder.works"]["status"] == "warning"
+    assert judged["embedder.works"]["summary"].startswith("A check needs no embedder, a search")
+    assert "undrift[local]" in judged["embedder.works"]["fix"]
 
 
 def test_a_service_is_asked_only_where_that_is_wanted(shell: Shell) -> None:
@@ -421,7 +513,8 @@ def test_a_service_is_asked_only_where_that_is_wanted(shell: Shell) -> None:
         "OPENAI_API_KEY": "pl4nted-key",
     }
     quiet = looked(shell, 0, **variables)
-    assert "--online" in quiet["embedder.works"]["summary"]
+    assert "--online" in quiet["embedder.online"]["summary"]
+    assert "embedder.works" not in quiet  # nobody has seen it work
     ran = shell.undrift("doctor", "--online", "--output=json", **variables)
     assert ran.code == 3
     assert checks_of(ran)["embedder.works"]["status"] == "unknown"

@@ -63,6 +63,20 @@ def looked(shell: Shell, code: int, **variables: str) -> tuple[Ran, dict[str, Ch
     return ran, {check["name"]: check for check in ran.document["checks"]}
 
 
+FINE_FOR_A_READER = "That is fine for a role that only checks (`undrift doctor --read-only`), but"
+
+
+def reader_of_both(as_role: AsRole, name: str) -> dict[str, str]:
+    """A role that may check and search, and nothing else."""
+    url = as_role(
+        name,
+        f"GRANT SELECT ON profiles TO {name}",
+        f"GRANT USAGE ON SCHEMA undrift TO {name}",
+        f"GRANT SELECT ON undrift.vectors TO {name}",
+    )
+    return {"DATABASE_URL": url, "VECTOR_URL": url}
+
+
 def granted(fix: str) -> list[str]:
     """The statements of a fix, to be run as they stand."""
     return [part for part in fix.partition("run: ")[2].partition("; or let")[0].split("; ") if part]
@@ -166,7 +180,9 @@ def test_a_role_that_may_only_read_both_sides(postgres_shell: Shell, as_role: As
     with nothing_lost(postgres_shell):
         ran, checks = looked(postgres_shell, 2, **both)
     found = checks["store.rights"]
-    assert found["summary"].startswith("Check works with this role; sync does not")
+    assert found["summary"].startswith(FINE_FOR_A_READER)
+    assert "may not write" in found["summary"]
+    assert found["fix"].startswith("to sync, let the owner run: GRANT ")
     assert ran.document["summary"]["could_check"] is True
     assert ran.document["summary"]["could_sync"] is False
     assert postgres_shell.undrift("check", "--all", **both).code == 0
@@ -178,12 +194,76 @@ def test_a_role_that_may_only_read_both_sides(postgres_shell: Shell, as_role: As
     assert postgres_shell.undrift("sync", "--all", **both).code == 0
 
 
+def test_a_reader_is_not_called_a_failure_where_it_is_to_read_only(
+    postgres_shell: Shell, as_role: AsRole
+) -> None:
+    """By the option or its variable. Control: one that may not even read is one all the same."""
+    postgres_shell.put(1, ENGINEER)
+    postgres_shell.undrift("sync", "--all")
+    both = reader_of_both(as_role, "doc_reading")
+    looked(postgres_shell, 2, **both)
+    ran, checks = looked(postgres_shell, 0, UNDRIFT_READ_ONLY="1", **both)
+    found = checks["store.rights"]
+    assert found["status"] == "ok"
+    assert found["summary"].startswith("Not needed to check: The vector store's role may not write")
+    assert "GRANT" not in ran.out
+    assert ran.document["summary"]["could_check"] is True
+    assert ran.document["summary"]["could_sync"] is False
+    text = postgres_shell.undrift("doctor", "--read-only", **both)
+    assert text.code == 0
+    assert "❌" not in text.out
+    postgres_shell.source.run("REVOKE SELECT ON undrift.vectors FROM doc_reading")
+    _, checks = looked(postgres_shell, 2, UNDRIFT_READ_ONLY="1", **both)
+    assert checks["store.rights"]["fix"].endswith(
+        'GRANT SELECT ON "undrift"."vectors" TO "doc_reading"'
+    )
+
+
+def test_a_reader_before_the_first_sync_can_check(postgres_shell: Shell, as_role: AsRole) -> None:
+    postgres_shell.put(1, ENGINEER)
+    url = as_role("doc_early", "GRANT SELECT ON profiles TO doc_early")
+    both = {"DATABASE_URL": url, "VECTOR_URL": url}
+    _, checks = looked(postgres_shell, 0, UNDRIFT_READ_ONLY="1", **both)
+    assert checks["store.table"]["summary"] == "undrift.vectors is not created yet"
+    assert "store.records" not in checks
+    assert postgres_shell.undrift("check", "--all", **both).code == 1
+
+
+def test_of_what_was_not_read_no_number_is_said(postgres_shell: Shell, as_role: AsRole) -> None:
+    """Control: the same role, once it may read, is told it."""
+    postgres_shell.put(1, ENGINEER)
+    postgres_shell.undrift("sync", "--all")
+    url = as_role("doc_blinded", "GRANT SELECT ON profiles TO doc_blinded")
+    ran, checks = looked(postgres_shell, 2, VECTOR_URL=url)
+    assert "store.records" not in checks
+    assert "records" not in ran.out
+    for statement in granted(checks["store.rights"]["fix"]):
+        postgres_shell.source.run(statement)
+    _, checks = looked(postgres_shell, 2, VECTOR_URL=url)
+    assert checks["store.records"]["summary"] == "It holds 5 records of namespace default"
+
+
+def test_a_count_that_takes_too_long_is_not_a_number(
+    postgres_shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("undrift.sources.probe.COUNT_SECONDS", 0.001)
+    postgres_shell.put(1, ENGINEER)
+    # True of every row, and slow for each: the count ends by its time-out, the first row comes.
+    postgres_shell.source.run(
+        "INSERT INTO profiles SELECT id, '{}' FROM generate_series(2, 300) AS id"
+    )
+    slow = "(SELECT count(*) FROM generate_series(1, 20000 + profiles.user_id)) > 0"
+    _, checks = looked(postgres_shell, 0, UNDRIFT_SOURCE__DOCUMENTS__WHERE=slow)
+    assert "can be read; its rows were not counted" in checks["source.table.profiles"]["summary"]
+
+
 def test_a_role_that_may_not_create_the_store(postgres_shell: Shell, as_role: AsRole) -> None:
     postgres_shell.put(1, ENGINEER)
     url = as_role("doc_newcomer", "GRANT SELECT ON profiles TO doc_newcomer")
     both = {"DATABASE_URL": url, "VECTOR_URL": url}
     ran, checks = looked(postgres_shell, 2, **both)
     found = checks["store.rights"]
+    assert found["summary"].startswith(FINE_FOR_A_READER)
     assert "may not create" in found["summary"]
     assert "undrift init --sql" in found["fix"]
     assert ran.document["summary"]["could_check"] is True
@@ -233,10 +313,46 @@ def test_an_extension_that_is_not_installed(
                     "CURRENT_CATALOG", url.rpartition("/")[2]
                 ).encode()
             )
-            _, checks = looked(postgres_shell, 2, VECTOR_URL=with_login(url, "doc_plain", PASSWORD))
-            assert "CREATE EXTENSION vector" in checks["store.rights"]["fix"]
+            plain = {"VECTOR_URL": with_login(url, "doc_plain", PASSWORD)}
+            _, checks = looked(postgres_shell, 2, **plain)
             installed = admin.execute("SELECT 1 FROM pg_extension WHERE extname = 'vector'")
             assert installed.fetchone() is None, "the rehearsal left something"
+            # One trip to the DBA: the doctor and the sync name the same, and all of it.
+            statements = granted(checks["store.rights"]["fix"])
+            assert [statement[:20] for statement in statements] == [
+                "CREATE EXTENSION vec",
+                "GRANT CREATE ON DATA",
+            ]
+            refused = postgres_shell.undrift("sync", "--all", **plain)
+            assert refused.code == 2
+            assert granted(refused.error[2]) == statements
+            for statement in statements:
+                admin.execute(statement.encode())
+            looked(postgres_shell, 0, **plain)
+            assert postgres_shell.undrift("sync", "--all", **plain).code == 0
+
+
+def test_a_server_without_pgvector_names_all_that_is_missing(postgres_shell: Shell) -> None:
+    """The package, the extension and the right: by the doctor and by the sync."""
+    postgres_shell.put(1, ENGINEER)
+    with PostgresServer() as server:
+        control = next(server.folder.rglob("extension/vector.control"), None)
+        if control is None:
+            pytest.skip("the server runs where it is installed, for everybody")
+        control.unlink()
+        server.create_role("doc_bare", PASSWORD)
+        with server.database(with_vector=False) as url:
+            bare = {"VECTOR_URL": with_login(url, "doc_bare", PASSWORD)}
+            _, checks = looked(postgres_shell, 2, **bare)
+            refused = postgres_shell.undrift("sync", "--all", **bare)
+            looked(postgres_shell, 0, UNDRIFT_READ_ONLY="1", **bare)
+            assert postgres_shell.undrift("check", "--all", **bare).code == 1
+    assert checks["store.pgvector"]["summary"].startswith(FINE_FOR_A_READER)
+    assert refused.code == 2
+    for fix in (checks["store.pgvector"]["fix"], refused.error[2]):
+        assert "install the server's p" in fix
+        assert 'CREATE EXTENSION vector; GRANT CREATE ON DATABASE "' in fix
+        assert 'TO "doc_bare"' in fix
 
 
 # --- indexes and durability ---------------------------------------------------------------------
@@ -269,6 +385,7 @@ def test_what_a_crash_would_take_is_a_warning(postgres_shell: Shell, as_role: As
     postgres_shell.undrift("sync", "--all")
     _, checks = looked(postgres_shell, 0)
     assert "synchronous_commit and fsync are off" in checks["store.durability"]["summary"]
+    assert checks["store.durability"]["fix"].startswith("let a superuser run: ALTER SYSTEM SET ")
     assert "store.durability.table" not in checks
     postgres_shell.source.run("ALTER TABLE undrift.vectors SET UNLOGGED")
     _, checks = looked(postgres_shell, 0)
@@ -324,6 +441,19 @@ def test_a_pooler_is_seen_by_its_greeting(postgres_shell: Shell) -> None:
     assert "was asked for" in checks["source.pooler"]["summary"]
 
 
+def test_a_port_of_the_environment_is_no_pooler(
+    postgres_shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The URL names neither host nor port; libpq does."""
+    postgres_shell.put(1, ENGINEER)
+    url = sa.make_url(postgres_shell.variables["DATABASE_URL"])
+    monkeypatch.setenv("PGHOST", url.host or "")
+    monkeypatch.setenv("PGPORT", str(url.port))
+    short = f"postgresql://{url.username}:{url.password}@/{url.database}"
+    _, checks = looked(postgres_shell, 0, DATABASE_URL=short, VECTOR_URL=short)
+    assert checks["source.pooler"]["summary"] == "No pooler or proxy is seen in between"
+
+
 def test_an_unreachable_side_is_unknown_and_the_other_is_looked_at(postgres_shell: Shell) -> None:
     postgres_shell.put(1, ENGINEER)
     gone = f"postgresql://app:{PASSWORD}@127.0.0.1:1/app"
@@ -361,14 +491,16 @@ def test_a_standby_serves_check_and_not_sync(postgres_shell: Shell) -> None:
         signal_file.touch()
         server.start()
         ran, checks = looked(postgres_shell, 2, **sides)
+        judged, _ = looked(postgres_shell, 0, UNDRIFT_READ_ONLY="1", **sides)
         assert postgres_shell.undrift("check", "--all", **sides).code == 0
         assert postgres_shell.undrift("sync", "--all", **sides).code == 2
         server.stop()
         signal_file.unlink()
         server.start()
     assert "It is a standby" in checks["source.role"]["summary"]
-    assert checks["store.rights"]["summary"].startswith("It is a standby: check works")
+    assert "It is a standby" in checks["store.rights"]["summary"]
     assert ran.document["summary"]["could_check"] is True
+    assert judged.document["summary"]["could_check"] is True
 
 
 # --- what is left behind ------------------------------------------------------------------------

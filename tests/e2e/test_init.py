@@ -9,11 +9,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psycopg
 import pytest
+from psycopg import sql
 
 from support.bad_input import assert_clean, assert_refused, nothing_lost
 from support.cli import Document, Ran, Shell, experiences
 from support.layouts import ENGINEER
+from support.postgres import PostgresServer, with_login
 from undrift.config import load_settings
 
 SECRET = "Xyzzy-planted-text"
@@ -99,6 +102,23 @@ def test_lists_of_any_name_become_entities(any_shell: Shell) -> None:
     assert_ready(any_shell)
 
 
+def test_what_an_alias_reads_is_not_called_left_out(any_shell: Shell) -> None:
+    """Control: a field as rare that nothing reads is."""
+    usual = {"title": "Baker", "company": "Kiln", "description": "Bakes bread"}
+    rare = {"position": "Smith", "name": "Forge", "summary": "Forges iron", "mood": "glad"}
+    jobs = [{"id": f"e{number}", **usual} for number in range(30)]
+    fill(any_shell, {"experiences": [*jobs, {"id": "rare", **rare}]})
+    ran = any_shell.undrift("init")
+    assert "left out of the text: mood (it is rare)\n" in ran.out
+    assert (
+        "# Left out of the text: mood (it is rare).\n"
+        in (any_shell.folder / "undrift.toml").read_text()
+    )
+    any_shell.undrift("sync", "--all")
+    hits = any_shell.undrift("search", "forges iron", "--user-id=1", "--output=json").document
+    assert hits["hits"][0]["text"] == "Smith at Forge. Forges iron"
+
+
 def test_an_id_that_is_not_unique_is_not_used(any_shell: Shell) -> None:
     """Control: with the usual id the same profile cannot be read."""
     notes = [{"id": "same", "title": "First"}, {"id": "same", "title": "Second"}]
@@ -132,7 +152,16 @@ def test_documents_without_a_list_are_entities_themselves(any_shell: Shell) -> N
 
 
 def test_hostile_field_names_are_read_through_aliases(any_shell: Shell) -> None:
-    names = ['a "quoted" one', "with.dot", "class", "loop", "'; DROP TABLE x; --", "größe", "{{ x"]
+    names = [
+        'a "quoted" one',
+        "with.dot",
+        "class",
+        "loop",
+        "'; DROP TABLE x; --",
+        "größe",
+        "{{ x",
+        "௰",
+    ]
     element = {name: f"Words of number {number}" for number, name in enumerate(names)}
     fill(any_shell, {"odd \n list": [element], "no.path": [{"title": "x"}]})
     ran = any_shell.undrift("init")
@@ -140,7 +169,7 @@ def test_hostile_field_names_are_read_through_aliases(any_shell: Shell) -> None:
     assert "a name with a dot or a bracket cannot be part of a path" in ran.out
     assert_ready(any_shell)
     hits = any_shell.undrift("search", "words", "--user-id=1", "--output=json").document["hits"]
-    assert all(f"number {number}" in hits[0]["text"] for number in range(7))
+    assert all(f"number {number}" in hits[0]["text"] for number in range(8))
 
 
 # --- other tables -------------------------------------------------------------------------------
@@ -475,13 +504,59 @@ def test_sql_is_a_script_that_creates_the_store(
     """Run by somebody else, it makes what sync finds to be its own."""
     script = sql_of(postgres_shell.undrift("init", "--sql"))
     assert "CREATE EXTENSION IF NOT EXISTS vector;" in script
-    assert '-- GRANT SELECT ON "undrift"."vectors" TO undrift_reader;' in script
-    assert '-- GRANT SELECT ON "profiles" TO undrift_reader, undrift_writer;' in script
     assert not (postgres_shell.folder / "undrift.toml").exists()
     postgres_shell.source.run(script.replace(":", "\\:"))
     fill(postgres_shell, experiences("exp_1"))
     assert "Created the vector store" not in postgres_shell.undrift("sync", "--all").err
     assert postgres_shell.undrift("check", "--all").code == 0
+
+
+def test_sql_names_the_roles_of_the_urls(
+    postgres_shell: Shell, postgres_server: PostgresServer
+) -> None:
+    """Run by a DBA as it stands, it is enough for exactly those roles, hostile names included."""
+    fill(postgres_shell, experiences("exp_1"))
+    admin = postgres_shell.variables["DATABASE_URL"]
+    reader, writer = 'init " reader', "init'; -- DROP"
+    urls = {}
+    for variable, role in (("DATABASE_URL", reader), ("VECTOR_URL", writer)):
+        postgres_server.create_role(role, "pw")
+        urls[variable] = with_login(admin, role, "pw")
+    try:
+        assert postgres_shell.undrift("check", "--all", **urls).code == 2
+        script = sql_of(postgres_shell.undrift("init", "--sql", **urls))
+        assert "undrift_reader" not in script
+        assert "The source was not looked at" not in script
+        postgres_shell.source.run(script.replace(":", "\\:"))
+        assert postgres_shell.undrift("sync", "--all", **urls).code == 0
+        assert postgres_shell.undrift("check", "--all", **urls).code == 0
+        swapped = {"DATABASE_URL": urls["VECTOR_URL"]}
+        assert postgres_shell.undrift("check", "--all", **swapped).code == 2
+    finally:
+        with psycopg.connect(admin, autocommit=True) as connection:
+            for role in (reader, writer):
+                name = sql.Identifier(role)
+                connection.execute(sql.SQL("DROP OWNED BY {} CASCADE").format(name))
+                connection.execute(sql.SQL("DROP ROLE {}").format(name))
+
+
+def test_sql_for_two_databases_grants_only_in_the_stores(postgres_shell: Shell) -> None:
+    """What belongs into the other database is a comment."""
+    elsewhere = "postgresql://app:pw@127.0.0.1:1/vectors"
+    script = sql_of(postgres_shell.undrift("init", "--sql", VECTOR_URL=elsewhere))
+    assert 'GRANT INSERT, UPDATE, DELETE ON "undrift"."vectors" TO "app";' in script.splitlines()
+    assert '-- GRANT SELECT ON "profiles" TO "postgres";' in script.splitlines()
+    beside = sql_of(postgres_shell.undrift("init", "--sql", VECTOR_URL="sqlite:///vectors.db"))
+    assert '-- GRANT SELECT ON "profiles" TO "postgres";' in beside.splitlines()
+
+
+def test_sql_for_a_source_that_nobody_named_leaves_its_role_open(shell: Shell) -> None:
+    url = "postgresql://app@127.0.0.1:1/app"
+    script = sql_of(shell.undrift("init", "--sql", DATABASE_URL="", VECTOR_URL=url))
+    assert 'GRANT SELECT ON "undrift"."vectors" TO "app";' in script.splitlines()
+    last = script.splitlines()[-1]
+    assert last.startswith("-- GRANT SELECT ON every table")
+    assert last.endswith("TO undrift_reader, undrift_writer;")
 
 
 def test_sql_needs_no_database(shell: Shell) -> None:

@@ -135,7 +135,7 @@ def test_a_malformed_url_does_not_show_its_password(rest: str) -> None:
 def test_a_password_may_hold_a_question_mark() -> None:
     store = PgvectorStore("postgresql://user:hid?den@host:1/db?table=a.b&sslmode=disable")
     assert store._address.conninfo == "postgresql://user:hid?den@host:1/db?sslmode=disable"
-    assert store._address.location == "postgresql://user@host:1/db?table=a.b"
+    assert store._address.location == "postgresql://user:***@host:1/db?table=a.b"
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg", "POSTGRES"])
@@ -143,7 +143,7 @@ def test_every_spelling_of_the_scheme_is_understood(filled: PgvectorStore, schem
     url = filled._address.conninfo.replace("postgresql://", f"{scheme}://")
     store = open_store(f"{url}?application_name=mine&table=undrift.vectors&connect_timeout=7")
     assert versions(store) == [1, 1, 1]
-    assert store.describe().location.startswith("postgresql://postgres@127.0.0.1:")
+    assert store.describe().location.startswith("postgresql://postgres:***@127.0.0.1:")
     store.close()
 
 

@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 COMMAND = "doctor"
 EXAMPLES = (
     "undrift doctor  # what is found, and what is missing",
+    "undrift doctor --read-only  # for a role that only checks and searches",
     "undrift doctor --output json  # for a program",
 )
 CODES = (
-    "Exit codes: 0 a sync could run; 2 something must be mended first; 3 something could not be "
-    "looked at."
+    "Exit codes: 0 a sync could run, with --read-only a check; 2 something must be mended first; "
+    "3 something could not be looked at."
 )
 
 _TITLES = {
@@ -42,6 +43,14 @@ _TONES = {
 
 
 def doctor(
+    read_only: Annotated[
+        bool,
+        typer.Option(
+            "--read-only",
+            envvar="UNDRIFT_READ_ONLY",
+            help="Judge as a role that only checks and searches.",
+        ),
+    ] = False,
     online: Annotated[
         bool,
         typer.Option(
@@ -64,7 +73,7 @@ def doctor(
     def answer(terminal: Terminal) -> int:
         from undrift.doctor import examine
 
-        examination = examine(view.config, online=online)
+        examination = examine(view.config, online=online, read_only=read_only)
         if view.output is Output.TEXT:
             terminal.say(_text(examination))
         else:

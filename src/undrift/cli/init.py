@@ -295,7 +295,8 @@ def _print_sql(terminal: Terminal, view: View) -> None:
         raise missing_store_url(None)
     embedder: Embedder = open_embedder(settings.embedder, settings.embedder_options)
     try:
-        lines = sql_for_dba(store_url, embedder, _source_tables(terminal, settings))
+        tables = _source_tables(terminal, settings)
+        lines = sql_for_dba(store_url, embedder, tables, source_url=settings.source_url)
     finally:
         close_embedder(embedder)
     if view.output is Output.TEXT:

@@ -56,7 +56,7 @@ def _findings(name: str, embedder: Embedder, *, online: bool) -> Iterator[Findin
         )
     if name.startswith(_REMOTE) and not online:
         yield ok(
-            "embedder.works",
+            "embedder.online",
             "The service was not asked, as that costs a request; `undrift doctor --online` embeds "
             "one word there",
         )

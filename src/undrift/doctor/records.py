@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from undrift.config import Settings, missing_store_url
 from undrift.doctor.embedding import FoundEmbedder
 from undrift.errors import UndriftError
 from undrift.findings import Finding, of_error, ok, problem, warning
-from undrift.stores.probe import COUNTED_RECORDS, StoreProbe, probe_store
+from undrift.stores.probe import COUNTED_RECORDS, RecordCount, StoreProbe, probe_store
 
 
 def probe_records(settings: Settings, embedder: FoundEmbedder) -> Iterator[Finding]:
@@ -26,7 +26,8 @@ def probe_records(settings: Settings, embedder: FoundEmbedder) -> Iterator[Findi
     yield from probe.findings
     if probe.exists:
         yield from _dimension(probe, embedder)
-        yield from _records(settings, probe, embedder)
+        if probe.counts is not None:
+            yield from _records(settings, probe.counts, embedder)
 
 
 def _dimension(probe: StoreProbe, embedder: FoundEmbedder) -> Iterator[Finding]:
@@ -43,11 +44,13 @@ def _dimension(probe: StoreProbe, embedder: FoundEmbedder) -> Iterator[Finding]:
         )
 
 
-def _records(settings: Settings, probe: StoreProbe, embedder: FoundEmbedder) -> Iterator[Finding]:
+def _records(
+    settings: Settings, counts: Sequence[RecordCount], embedder: FoundEmbedder
+) -> Iterator[Finding]:
     kinds = set(settings.mapping.kinds)
     managed: Counter[str] = Counter()
     unmanaged: Counter[str] = Counter()
-    for namespace, model, kind, records in probe.counts:
+    for namespace, model, kind, records in counts:
         if namespace != settings.namespace:
             unmanaged[f"namespace {namespace}" if namespace else "no namespace"] += records
         elif kind not in kinds:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 
 from undrift.config import Settings, missing_source_url
 from undrift.doctor.unread import unread_in_documents, unread_in_rows
@@ -26,7 +27,7 @@ MAX_NAMED = 8
 def probe_source(settings: Settings) -> Iterator[Finding]:
     """Look at the source of *settings*, as far as there is a way."""
     if settings.source_url is None:
-        yield of_error("source.url", missing_source_url())
+        yield _nothing_set(settings)
         return
     try:
         database = Database(settings.source_url)
@@ -48,6 +49,18 @@ def probe_source(settings: Settings) -> Iterator[Finding]:
         yield from _content(settings.mapping, renderer, database, source)
 
 
+def _nothing_set(settings: Settings) -> Finding:
+    """Everything that is not set, at once: the second variable must not come as a surprise."""
+    found = of_error("source.url", missing_source_url())
+    if settings.store_url is not None:
+        return found
+    also = (
+        "; a server needs VECTOR_URL, too: VECTOR_URL=$DATABASE_URL puts the vectors into the same "
+        "PostgreSQL, VECTOR_URL=sqlite:///vectors.db into a file here"
+    )
+    return replace(found, fix=f"{found.fix}{also}")
+
+
 def _content(
     mapping: Mapping, renderer: Renderer, database: Database, source: Source
 ) -> Iterator[Finding]:
@@ -55,15 +68,8 @@ def _content(
         source.describe()
         mapped = _mapped_tables(mapping, renderer.fields, database)
     except UndriftError as error:
-        found = of_error("source.tables", error)
         hint = f"{error.fix}, or let `undrift init` find out what is there"
-        yield Finding(
-            name=found.name,
-            status=found.status,
-            summary=found.summary,
-            fix=hint,
-            stops_check=found.stops_check,
-        )
+        yield replace(of_error("source.tables", error), fix=hint)
         return
     is_readable = True
     for table in mapped:
@@ -139,10 +145,10 @@ def _sample(renderer: Renderer, source: Source) -> Iterator[Finding]:
     if counts:
         listed = ", ".join(f"{kind} {count}" for kind, count in sorted(counts.items()))
         yield ok("source.sample", f"Users sampled: {read}; entities in them: {listed}")
-    else:
+    elif read:
         yield warning(
             "source.sample",
-            f"{len(owners)} users were sampled, and no [[entity]] finds anything",
+            f"{read} users were sampled, and no [[entity]] finds anything",
             "`undrift init` proposes what fits; compare it with undrift.toml",
         )
     if invalid:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from undrift.mapping import EntitySpec
 from undrift.proposal import naming
@@ -13,7 +13,7 @@ from undrift.templates import is_template, variables
 RARE = 0.05
 """A field that fewer elements have is not worth a word."""
 
-_OF_PARENT = re.compile(r"\bparent\.(\w+)")
+_OF_PARENT = re.compile(r"\b(?:parent\.)+(\w+)")
 
 
 def unread_in_documents(found: Survey, entities: Sequence[EntitySpec]) -> list[str]:
@@ -55,8 +55,12 @@ def names_read(spec: EntitySpec) -> set[str]:
             read.update(variables(value, where=f"kind {spec.kind}"))
         else:
             read.add(value.partition(".")[0])
-    read.update(other for name in list(read) for other in spec.aliases.get(name, ()))
-    return read
+    return read | _behind(spec, read)
+
+
+def _behind(spec: EntitySpec, names: Collection[str]) -> set[str]:
+    """The fields that are read where *names* are, as their aliases."""
+    return {other for name in names for other in spec.aliases.get(name, ())}
 
 
 def _unread_fields(
@@ -68,7 +72,8 @@ def _unread_fields(
     read = set().union(*(names_read(spec) for spec in specs))
     for path, below in by_path.items():
         if path.startswith(f"{place.path}."):
-            read.update(name for spec in below for name in _OF_PARENT.findall(spec.text))
+            names = {name for spec in below for name in _OF_PARENT.findall(spec.text)}
+            read.update(names, *(_behind(spec, names) for spec in specs))
     lists = {p.name for p in found.lists() if p.parent == place.path}
     return [
         f"{place.path}.{field.name}" if place.path != ROOT else field.name

@@ -154,6 +154,10 @@ class TemplateNames:
                 return name
         name = _snake(unicodedata.normalize("NFKC", field)) or "field"
         name = name if name[0].isalpha() else f"field_{name}"
+        if not _is_plain(f"{name}_"):
+            # Digits such as the Tamil ten are part of words, and of no identifier: nothing that
+            # is appended makes one of it.
+            name = "field"
         while name in self._taken or not is_readable(name):
             name += "_"
         self._taken.add(name)
@@ -163,13 +167,16 @@ class TemplateNames:
 
 def is_readable(name: str) -> bool:
     """Whether a template can name the field *name* as it is."""
-    is_plain = name.isidentifier() and unicodedata.normalize("NFKC", name) == name
-    if not is_plain or keyword.iskeyword(name) or name == "parent":
+    if not _is_plain(name) or keyword.iskeyword(name) or name == "parent":
         return False
     try:
         return variables(f"{{{{ {name} }}}}", where="a field") == (name,)
     except ConfigError:
         return False
+
+
+def _is_plain(name: str) -> bool:
+    return name.isidentifier() and unicodedata.normalize("NFKC", name) == name
 
 
 def _snake(name: str) -> str:

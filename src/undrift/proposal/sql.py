@@ -7,11 +7,15 @@ from contextlib import closing
 
 from undrift.ports import Embedder
 from undrift.stores import open_store
-from undrift.stores.probe import grants_of
+from undrift.stores.probe import grants_of, login_of
 
 
-def sql_for_dba(store_url: str, embedder: Embedder, tables: Sequence[str]) -> list[str]:
+def sql_for_dba(
+    store_url: str, embedder: Embedder, tables: Sequence[str], *, source_url: str | None
+) -> list[str]:
     """The lines of a script. Connects to nothing.
+
+    Rights are statements for roles that the URLs name, else comments to be completed.
 
     Args:
         tables: those of the source that the mapping reads; empty where nobody knows.
@@ -21,18 +25,30 @@ def sql_for_dba(store_url: str, embedder: Embedder, tables: Sequence[str]) -> li
     lines = [f"-- The vector store, for vectors of {embedder.dimension} components."]
     for statement in statements:
         lines.extend(f"{statement};".splitlines())
-    lines.extend(["", "-- Replace the roles' names by yours.", *grants_of(store_url)])
-    if not store_url.startswith("sqlite"):
-        lines.append("-- In the source database, for both:")
-        lines.extend(f"-- {grant}" for grant in _source_grants(tables))
-    return lines
+    lines.extend(["", *grants_of(store_url)])
+    login = None if source_url is None else login_of(source_url)
+    if login is None:
+        if source_url is None:
+            lines.append("-- In the source database, for both:")
+            lines.extend(_comments(_source_grants(tables, "undrift_reader, undrift_writer")))
+        return lines
+    grants = _source_grants(tables, _identifier(login.role) if login.role else "undrift_reader")
+    store_login = login_of(store_url)
+    if tables and login.role and store_login is not None and login.place == store_login.place:
+        return [*lines, "-- For the role of DATABASE_URL, to read the source:", *grants]
+    lines.append("-- In the source database, for the role of DATABASE_URL:")
+    return [*lines, *_comments(grants)]
 
 
-def _source_grants(tables: Sequence[str]) -> list[str]:
+def _comments(statements: Sequence[str]) -> list[str]:
+    # A line's end in a name would make the rest of a comment a statement.
+    return [f"-- {' '.join(statement.splitlines())}" for statement in statements]
+
+
+def _source_grants(tables: Sequence[str], roles: str) -> list[str]:
     if not tables:
-        return ["GRANT SELECT ON every table that undrift.toml names TO both;"]
+        return [f"GRANT SELECT ON every table that undrift.toml names TO {roles};"]
     schemas = dict.fromkeys(name.rpartition(".")[0] or "public" for name in tables)
-    roles = "undrift_reader, undrift_writer"
     grants = [f"GRANT USAGE ON SCHEMA {_identifier(schema)} TO {roles};" for schema in schemas]
     return [*grants, *(f"GRANT SELECT ON {_quoted(table)} TO {roles};" for table in tables)]
 
@@ -43,6 +59,4 @@ def _quoted(table: str) -> str:
 
 
 def _identifier(name: str) -> str:
-    """*name* in one line of a comment: a line's end would make the rest a statement."""
-    plain = " ".join(name.splitlines())
-    return '"' + plain.replace('"', '""') + '"'
+    return '"' + name.replace('"', '""') + '"'

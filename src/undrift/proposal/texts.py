@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from undrift.mapping import KIND_DEFAULTS, EntitySpec
@@ -37,13 +37,13 @@ class Sorted:
         short: what comes first, titles before all else.
         long: whole sentences, and lists of names.
         dates: fit for metadata.
-        left_out: each with its reason.
+        left_out: the reason by the name. A kind's own template may read one all the same.
     """
 
     short: tuple[Field, ...]
     long: tuple[Field, ...]
     dates: tuple[Field, ...]
-    left_out: tuple[str, ...]
+    left_out: Mapping[str, str]
 
 
 def sort_fields(place: Place, own_entities: Collection[str]) -> Sorted:
@@ -52,7 +52,8 @@ def sort_fields(place: Place, own_entities: Collection[str]) -> Sorted:
     Args:
         own_entities: fields whose elements are entities themselves.
     """
-    short, long, dates, left_out = [], [], [], []
+    short, long, dates = [], [], []
+    left_out: dict[str, str] = {}
     for field in place.fields.values():
         name, reason = field.name, ""
         if name in own_entities or naming.is_reference(name):
@@ -72,12 +73,12 @@ def sort_fields(place: Place, own_entities: Collection[str]) -> Sorted:
         else:
             long.append(field)
         if reason:
-            left_out.append(f"{name} ({reason})")
+            left_out[name] = reason
     order = {field.name: number for number, field in enumerate(short)}
     short.sort(key=lambda field: (naming.title_rank(field.name), order[field.name]))
     too_many = [*short[MAX_SHORT:], *long[MAX_LONG:]]
-    left_out.extend(f"{field.name} (there are enough without it)" for field in too_many)
-    return Sorted(tuple(short[:MAX_SHORT]), tuple(long[:MAX_LONG]), tuple(dates), tuple(left_out))
+    left_out |= {field.name: "there are enough without it" for field in too_many}
+    return Sorted(tuple(short[:MAX_SHORT]), tuple(long[:MAX_LONG]), tuple(dates), left_out)
 
 
 def _is_named_object(field: Field) -> bool:
@@ -100,9 +101,20 @@ def fits_defaults(kind: str, place: Place) -> bool:
 
 def unread_by(spec: EntitySpec, names: Sequence[Field]) -> list[Field]:
     """Those of *names* that the text of *spec* does not read, under any alias."""
-    read = set(variables(spec.text, where=f"kind {spec.kind}"))
-    read.update(other for name in list(read) for other in spec.aliases.get(name, ()))
+    read = _read_by(spec.text, spec.aliases)
     return [field for field in names if field.name not in read]
+
+
+def _read_by(text: str, aliases: Mapping[str, Sequence[str]]) -> set[str]:
+    """Every field that the template *text* reads, under any of *aliases*."""
+    read = set(variables(text, where="a proposed text"))
+    return read.union(*(aliases.get(name, ()) for name in read))
+
+
+def _left_out(parts: Sorted, text: str, aliases: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """What *text* does not read, for people."""
+    read = _read_by(text, aliases)
+    return tuple(f"{name} ({why})" for name, why in parts.left_out.items() if name not in read)
 
 
 def default_entity(kind: str, place: Place, parts: Sorted, seen: str) -> ProposedEntity:
@@ -111,14 +123,15 @@ def default_entity(kind: str, place: Place, parts: Sorted, seen: str) -> Propose
     further = unread_by(default, [*parts.short, *parts.long])
     names = TemplateNames(place.fields)
     appended = "".join(_clause(names, field) for field in further)
+    text, aliases = f"{default.text}{appended}", {**default.aliases, **names.aliases}
     return ProposedEntity(
         kind=kind,
         path=place.path,
         id=_id(kind, place)[0],
-        text=f"{default.text}{appended}" if appended else None,
-        aliases={**default.aliases, **names.aliases} if names.aliases else None,
+        text=text if appended else None,
+        aliases=aliases if names.aliases else None,
         seen=seen,
-        left_out=parts.left_out,
+        left_out=_left_out(parts, text, aliases),
     )
 
 
@@ -153,7 +166,7 @@ def explicit_entity(
         metadata=tuple(told[:MAX_METADATA]),
         aliases=dict(names.aliases),
         seen=seen,
-        left_out=parts.left_out,
+        left_out=_left_out(parts, text, names.aliases),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -18,7 +18,9 @@ SHORT_SECONDS = 60.0
 """A time-out below this may end the read of a page in the middle."""
 
 COUNTED_ROWS = 100_000
-"""SQLite keeps no estimate; counting further would make the look itself slow."""
+"""Counting further, or longer than `COUNT_SECONDS`, would make the look itself slow."""
+
+COUNT_SECONDS = 5.0
 
 _SERVER = sa.text("""
 SELECT current_setting('server_version') AS version, pg_is_in_recovery() AS is_standby,
@@ -30,6 +32,7 @@ SELECT current_setting('server_version') AS version, pg_is_in_recovery() AS is_s
 _TRANSACTION_TIMEOUT = sa.text(
     "SELECT extract(epoch FROM current_setting('transaction_timeout', true)::interval)"
 )
+_NO_LONGER = sa.text("SELECT set_config('statement_timeout', :milliseconds, true)")
 _RIGHTS = sa.text("""
 SELECT c.oid, n.nspname AS schema, c.relname AS name, c.reltuples::bigint AS rows,
        c.relrowsecurity AS has_policies, row_security_active(c.oid) AS hides_rows,
@@ -61,6 +64,13 @@ class MappedTable:
     where: str = ""
 
 
+class _Greeting(NamedTuple):
+    """What libpq was told, and the port that it really asked for: the URL may name none."""
+
+    backend_pid: int
+    port: int
+
+
 def probe_server(database: Database) -> list[Finding]:
     """Connect, and say what the server is.
 
@@ -73,7 +83,7 @@ def probe_server(database: Database) -> list[Finding]:
     with brief_snapshot(database) as connection:
         facts = connection.execute(_SERVER).one()
         transaction_timeout = connection.scalar(_TRANSACTION_TIMEOUT)
-        own_pid = _pid_in_greeting(connection)
+        greeting = _greeting(connection)
     findings = [
         ok("source.server", f"PostgreSQL {facts.version} at {database.location}"),
         _standby(facts.is_standby),
@@ -86,7 +96,7 @@ def probe_server(database: Database) -> list[Finding]:
     for name, seconds in timeouts.items():
         if 0 < seconds < SHORT_SECONDS:
             findings.append(_short_timeout(name, float(seconds), facts.role))
-    return [*findings, _pooler(facts, own_pid, database)]
+    return [*findings, _pooler(facts, greeting)]
 
 
 def probe_table(database: Database, mapped: MappedTable) -> list[Finding]:
@@ -135,8 +145,8 @@ def _standby(is_standby: bool) -> Finding:
         return ok("source.role", "It is a primary")
     return problem(
         "source.role",
-        "It is a standby, which may lag: check and search work with it; sync does not",
-        "point DATABASE_URL at the primary before you sync",
+        "It is a standby: what has not arrived there yet would be deleted from the vectors",
+        "point DATABASE_URL at the primary",
         stops_check=False,
     )
 
@@ -149,13 +159,12 @@ def _short_timeout(name: str, seconds: float, role: str) -> Finding:
     )
 
 
-def _pooler(facts: sa.Row[Any], own_pid: int, database: Database) -> Finding:
+def _pooler(facts: sa.Row[Any], greeting: _Greeting | None) -> Finding:
     """Whether somebody stands between. A pooler greets with a number of its own."""
-    asked = database.url.port or 5432
-    if own_pid != facts.backend_pid:
+    if greeting is not None and greeting.backend_pid != facts.backend_pid:
         hint = "the server's process is not the one that greeted us"
-    elif facts.port is not None and facts.port != asked:
-        hint = f"the server listens on port {facts.port}, and {asked} was asked for"
+    elif greeting is not None and facts.port is not None and facts.port != greeting.port:
+        hint = f"the server listens on port {facts.port}, and {greeting.port} was asked for"
     else:
         return ok("source.pooler", "No pooler or proxy is seen in between")
     # Not a warning: undrift keeps no state between transactions, so that every pooler serves.
@@ -166,9 +175,9 @@ def _pooler(facts: sa.Row[Any], own_pid: int, database: Database) -> Finding:
     )
 
 
-def _pid_in_greeting(connection: Connection) -> int:
+def _greeting(connection: Connection) -> _Greeting | None:
     driver = connection.connection.driver_connection
-    return int(driver.info.backend_pid) if driver is not None else 0
+    return None if driver is None else _Greeting(driver.info.backend_pid, driver.info.port)
 
 
 # --- a table ----------------------------------------------------------------------------------
@@ -217,21 +226,36 @@ def _readable(
     try:
         with brief_snapshot(database) as connection:
             connection.execute(rows.limit(1)).all()
-            if database.is_postgres:
-                amount = "number unknown" if estimate is None else f"about {estimate}"
-            else:
-                ones = sa.select(sa.literal(1)).select_from(source).limit(COUNTED_ROWS + 1)
-                counted = connection.scalar(sa.select(sa.func.count()).select_from(ones.subquery()))
-                is_more = (counted or 0) > COUNTED_ROWS
-                amount = f"more than {COUNTED_ROWS}" if is_more else str(counted)
     except UndriftError as error:
         return of_error(name, error)
+    amount = _amount(database, source, mapped.where, estimate)
     policed = f"; its policies ({', '.join(policies)}) hide nothing from this role"
     return ok(
         name,
-        f"{mapped.table}({', '.join(mapped.columns)}) can be read; rows: {amount}"
+        f"{mapped.table}({', '.join(mapped.columns)}) can be read; {amount}"
         f"{policed if policies else ''}",
     )
+
+
+def _amount(database: Database, source: sa.TableClause, where: str, estimate: int | None) -> str:
+    """How many rows a check reads: counted, or the server's estimate where that would take long."""
+    if estimate is not None and estimate > COUNTED_ROWS and not where:
+        return f"rows: about {estimate}"
+    ones = sa.select(sa.literal(1)).select_from(source).where(*condition(where))
+    counting = sa.select(sa.func.count()).select_from(ones.limit(COUNTED_ROWS + 1).subquery())
+    try:
+        with brief_snapshot(database) as connection:
+            _hurry(connection, database)
+            counted = connection.scalar(counting) or 0
+    except UndriftError as error:
+        return f"its rows were not counted ({error.what})"
+    return f"rows: more than {COUNTED_ROWS}" if counted > COUNTED_ROWS else f"rows: {counted}"
+
+
+def _hurry(connection: Connection, database: Database) -> None:
+    if database.is_postgres:
+        milliseconds = str(round(COUNT_SECONDS * 1000))
+        connection.execute(_NO_LONGER, {"milliseconds": milliseconds})
 
 
 def _rows_without_owner(database: Database, mapped: MappedTable) -> list[Finding]:
@@ -243,8 +267,7 @@ def _rows_without_owner(database: Database, mapped: MappedTable) -> list[Finding
     name = f"source.owners.{mapped.table}"
     try:
         with brief_snapshot(database) as connection:
-            if database.is_postgres:
-                connection.execute(sa.text("SELECT set_config('statement_timeout', '5s', true)"))
+            _hurry(connection, database)
             found = connection.execute(statement).first()
     except UndriftError as error:
         return [

@@ -112,11 +112,12 @@ def mapped_errors(address: Address, doing: Doing) -> Iterator[None]:
     try:
         yield
     except psycopg.Error as error:
-        mapped = _mapped(error, address, doing)
+        mapped = mapped_error(error, address, doing)
         raise mapped from keep_first_line(error)
 
 
-def _mapped(error: psycopg.Error, address: Address, doing: Doing) -> UndriftError:
+def mapped_error(error: psycopg.Error, address: Address, doing: Doing) -> UndriftError:
+    """What psycopg's *error* means."""
     # psycopg itself refuses some values, without a state.
     state = error.sqlstate or ("22000" if isinstance(error, psycopg.DataError) else "")
     message = error.diag.message_primary or " ".join(str(error).split())

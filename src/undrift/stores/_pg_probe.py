@@ -7,7 +7,8 @@ read-only settings all have their say in it. It is rolled back, whatever happens
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
+from dataclasses import replace
 from typing import LiteralString, NamedTuple
 
 import psycopg
@@ -19,6 +20,7 @@ from undrift.findings import Finding, Status, of_error, ok, problem, warning
 from undrift.stores import _pg_layout as layout
 from undrift.stores._pg_address import Address, parse_address
 from undrift.stores._pg_errors import Doing, mapped_errors
+from undrift.stores._pg_rights import creating, lacking_to_create
 from undrift.stores._pg_vectors import learn_vectors
 from undrift.stores.probe import COUNTED_RECORDS, RecordCount, StoreProbe
 
@@ -88,14 +90,14 @@ def _probed(
 ) -> StoreProbe:
     facts = _server(connection)
     findings = [ok("store.server", f"PostgreSQL {facts.version} at {address.location}")]
-    findings.extend(_extension(facts))
+    findings.extend(_extension(connection, address, facts))
     findings.extend(_durability(facts))
     another_table = "set another ?table= in VECTOR_URL and run `undrift sync --all`"
     try:
         found = layout.found_layout(connection, address)
     except ConfigError as error:
         return StoreProbe(findings=(*findings, of_error("store.table", error)))
-    counts: list[RecordCount] = []
+    counts: list[RecordCount] | None = None
     if found.exists:
         findings.append(ok("store.table", f"{address.table} is there"))
         findings.extend(_table(connection, address))
@@ -105,11 +107,14 @@ def _probed(
                 counts = [RecordCount(*row) for row in rows]
         except UndriftError as error:
             findings.append(of_error("store.rights", error))
-            return StoreProbe(findings=tuple(findings), exists=True, dimension=found.dimension)
+            return StoreProbe(
+                findings=tuple(findings),
+                exists=True,
+                dimension=found.dimension,
+                change_dimension=another_table,
+            )
     else:
-        findings.append(
-            ok("store.table", f"{address.table} is not created yet; the first sync does that")
-        )
+        findings.append(ok("store.table", f"{address.table} is not created yet"))
     if found.exists or facts.installed or facts.available:
         findings.append(_rehearsed(connection, address, facts, found.exists, dimension or 1))
     return StoreProbe(
@@ -121,22 +126,26 @@ def _probed(
     )
 
 
-def _extension(facts: _Server) -> Iterator[Finding]:
+def _extension(
+    connection: Connection[TupleRow], address: Address, facts: _Server
+) -> Iterator[Finding]:
     if facts.installed is not None:
         yield ok("store.pgvector", f"pgvector {facts.installed} is installed")
     elif facts.available is None:
+        major = facts.version.partition(".")[0]
+        statements = lacking_to_create(connection, address)
+        then = f" and let an administrator of the database run: {'; '.join(statements)};"
         yield problem(
             "store.pgvector",
-            "The server has no pgvector: check works and finds every vector missing; sync does not",
-            "install the server's package (Debian, Ubuntu: apt install postgresql-17-pgvector for "
-            "version 17), or set VECTOR_URL=sqlite:///vectors.db",
+            "The server has no pgvector",
+            f"install the server's package (Debian, Ubuntu: apt install postgresql-{major}-"
+            f"pgvector){then if statements else ','} or set VECTOR_URL=sqlite:///vectors.db",
             stops_check=False,
         )
     else:
         yield ok(
             "store.pgvector",
-            f"pgvector {facts.available} is available; creating the store installs it in the "
-            "database",
+            f"pgvector {facts.available} is available on the server, and not yet in this database",
         )
 
 
@@ -147,8 +156,9 @@ def _durability(facts: _Server) -> Iterator[Finding]:
             "store.durability",
             f"{' and '.join(weak)} {'is' if len(weak) == 1 else 'are'} off: a failing server may "
             "forget vectors that a sync reported as written",
-            "; ".join(f"ALTER SYSTEM SET {name} = on" for name in weak)
-            + "; SELECT pg_reload_conf(). The next check finds what was lost all the same",
+            "let a superuser run: "
+            + "; ".join(f"ALTER SYSTEM SET {name} = on" for name in weak)
+            + "; SELECT pg_reload_conf(). Until then the check after a failure finds what was lost",
         )
 
 
@@ -188,21 +198,26 @@ def _rehearsed(
     if facts.is_standby:
         return problem(
             "store.rights",
-            "It is a standby: check works with it; sync does not",
-            "point VECTOR_URL at the primary before you sync",
+            "It is a standby, which nobody can write",
+            "point VECTOR_URL at the primary",
             stops_check=False,
         )
     doing: Doing = "write" if exists else "create"
+    explained = nullcontext() if exists else creating(connection, address)
     try:
-        with mapped_errors(address, doing), connection.transaction(force_rollback=True):
+        with (
+            mapped_errors(address, doing),
+            explained,
+            connection.transaction(force_rollback=True),
+        ):
             connection.execute(_BRIEFLY)
             if not exists:
                 _create(connection, address, dimension)
             _write(connection, address)
     except UndriftError as error:
         return _refused(error, doing)
-    tried = "written" if exists else "created and written"
-    return ok("store.rights", f"It can be {tried} (tried, and rolled back)")
+    can = "It can be written" if exists else "The first sync can create and write it"
+    return ok("store.rights", f"{can} (tried, and rolled back)")
 
 
 def _create(connection: Connection[TupleRow], address: Address, dimension: int) -> None:
@@ -225,18 +240,9 @@ def _write(connection: Connection[TupleRow], address: Address) -> None:
 
 def _refused(error: UndriftError, doing: Doing) -> Finding:
     found = of_error("store.rights", error, stops_check=False)
-    if found.status is not Status.PROBLEM:
+    if found.status is not Status.PROBLEM or doing != "create":
         return found
-    fix = error.fix
-    if doing == "create":
-        fix = f"{fix}; or let a DBA run what `undrift init --sql` prints"
-    return problem(
-        "store.rights",
-        f"Check works with this role; sync does not, it may not {doing} "
-        f"({error.what}: {error.why.rstrip('.')})",
-        fix,
-        stops_check=False,
-    )
+    return replace(found, fix=f"{error.fix}; or let a DBA run what `undrift init --sql` prints")
 
 
 def _connect(address: Address) -> Connection[TupleRow]:
@@ -262,20 +268,3 @@ def _ready(statement: LiteralString, address: Address) -> sql.Composed:
     # psycopg reads a % as the beginning of a placeholder, quoted or not.
     names = (name.replace("%", "%%") for name in address.table.names)
     return sql.SQL(statement).format(table=sql.Identifier(*names))
-
-
-def grants(url: str) -> list[str]:
-    """What a reading and a writing role need, each line a comment to be completed."""
-    table = parse_address(url).table
-    schema = sql.Identifier(table.schema).as_string(None)
-    name = table.identifier.as_string(None)
-    lines = [
-        "-- For a role that checks and searches:",
-        f"-- GRANT USAGE ON SCHEMA {schema} TO undrift_reader;",
-        f"-- GRANT SELECT ON {name} TO undrift_reader;",
-        "-- For a role that syncs:",
-        f"-- GRANT USAGE ON SCHEMA {schema} TO undrift_writer;",
-        f"-- GRANT SELECT, INSERT, UPDATE, DELETE ON {name} TO undrift_writer;",
-    ]
-    # A line's end in a name would make the rest of a comment a statement.
-    return [" ".join(line.splitlines()) for line in lines]

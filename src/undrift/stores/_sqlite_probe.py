@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote
 
 from undrift.errors import UndriftError
-from undrift.findings import Finding, Status, of_error, ok, problem, warning
+from undrift.findings import Finding, of_error, ok, problem, warning
 from undrift.ports import StoreInfo
 from undrift.stores import _sqlite_sql as sql
 from undrift.stores._sqlite_errors import mapped_errors
@@ -47,7 +47,7 @@ def probe_sqlite(url: str) -> StoreProbe:
     if not path.exists():
         return _result(info, [_new_file(info, path, is_read_only=is_read_only)])
     findings: list[Finding] = []
-    counts: list[RecordCount] = []
+    counts: list[RecordCount] | None = None
     try:
         with _opened(path, "ro" if is_read_only else "rw") as connection:
             findings.append(_file(connection, info))
@@ -69,7 +69,7 @@ def _result(
         exists=info.exists,
         dimension=info.dimension,
         change_dimension=info.change_dimension,
-        counts=counts or (),
+        counts=counts,
     )
 
 
@@ -82,8 +82,7 @@ def _new_file(info: StoreInfo, path: Path, *, is_read_only: bool) -> Finding:
     why = "it is to be opened with mode=ro" if is_read_only else f"{folder} cannot be written"
     return problem(
         "store.file",
-        f"{info.location} is not there, and {why}: check works and finds every vector missing; "
-        "sync does not",
+        f"{info.location} is not created yet, and {why}",
         "leave out ?mode=ro in VECTOR_URL"
         if is_read_only
         else f"mkdir -p {path.parent}, and let "
@@ -124,15 +123,7 @@ def _rehearsed(path: Path, info: StoreInfo, *, is_read_only: bool) -> Finding:
             finally:
                 connection.rollback()
     except UndriftError as error:
-        found = of_error("store.rights", error, stops_check=False)
-        if found.status is not Status.PROBLEM:
-            return found
-        return problem(
-            "store.rights",
-            f"Check works with this file; sync does not, it may not be written ({error.why})",
-            error.fix,
-            stops_check=False,
-        )
+        return of_error("store.rights", error, stops_check=False)
     return ok("store.rights", "It can be written (tried, and rolled back)")
 
 

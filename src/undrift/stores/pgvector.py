@@ -44,6 +44,7 @@ from undrift.stores._pg_address import parse_address
 from undrift.stores._pg_build import IndexBuilder, IndexSession
 from undrift.stores._pg_errors import Doing, mapped_errors
 from undrift.stores._pg_index import ask_index, expression_for
+from undrift.stores._pg_rights import creating
 from undrift.stores._pg_sql import APPROXIMATE_FROM_RECORDS, Statements
 from undrift.stores._pg_vectors import OneVector, VectorArray, learn_vectors
 from undrift.stores._pool import Pool
@@ -151,7 +152,11 @@ class PgvectorStore:
         even where the schema exists.
         """
         table = self._address.table
-        with self._session("create") as session, session.connection.transaction():
+        with (
+            self._session("create") as session,
+            creating(session.connection, self._address),
+            session.connection.transaction(),
+        ):
             connection = session.connection
             connection.execute("SELECT pg_advisory_xact_lock(%s)", [_CREATE_LOCK])
             if layout.found_layout(connection, self._address).exists:
@@ -222,7 +227,10 @@ class PgvectorStore:
             try:
                 rows = self._nearest(session, parameters, len(vector))
             except psycopg.DataError as error:
-                raise self._dimension_mismatch(vector, model) from error
+                mismatch = self._dimension_mismatch(vector, model)
+                if mismatch.found == mismatch.expected:
+                    raise  # something else is wrong with the data
+                raise mismatch from error
         # A record that somebody gave a zero vector has no similarity.
         return [_match(row) for row in rows if not math.isnan(row[-1])]
 
