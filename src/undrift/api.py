@@ -77,8 +77,9 @@ class Undrift:
             call.
 
     Safety:
-        May be used from several threads. Every call reads both sides anew; nothing is cached
-        between calls but connections and the loaded model.
+        May be used from several threads. Every call reads both sides' content anew; between calls
+        only connections, the loaded model and the tables' descriptions are kept, so that a column
+        whose type has changed needs a new `Undrift`.
     """
 
     def __init__(

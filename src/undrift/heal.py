@@ -7,7 +7,6 @@ each of them waits a moment for it, and it goes on without them if it takes long
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -16,9 +15,10 @@ from concurrent.futures import TimeoutError as NotYet
 from concurrent.futures import wait as wait_for
 from dataclasses import dataclass, replace
 from threading import Lock, Thread, main_thread
-from weakref import WeakSet
+from typing import Protocol, runtime_checkable
 
 from undrift.errors import EmbeddingFailed, UndriftError, UnknownStateError
+from undrift.forks import after_fork
 from undrift.model import Heal, Healing, Outcome, SyncReport
 from undrift.ports import Embedder, Purpose, Vectors
 
@@ -97,7 +97,7 @@ class Healer:
         self._is_closed = False
         self._is_cut_off = False
         self._begin_afresh()
-        _healers.add(self)
+        after_fork(self, Healer._begin_afresh)
 
     def _begin_afresh(self) -> None:
         """Know of no thread: none has been started, or a fork has left them in the parent."""
@@ -149,26 +149,46 @@ class Healer:
         """The repair of *owner_id* that runs now, or why none does."""
         if not self.is_on:
             return Heal(owner_id=owner_id, healing=Healing.SWITCHED_OFF)
-        with self._lock:
-            running = self._running.get(owner_id)
-            if running is not None:
-                return running
-            last = self._ended.get(owner_id)
-            if last is not None:
-                age = self._clock() - last.at
-                if age < self._policy.cool_down_seconds:
-                    return replace(last.heal, healing=Healing.COOLING_DOWN, seconds_ago=age)
-            if self._is_closed:
-                return Heal(owner_id=owner_id, healing=Healing.SWITCHED_OFF)
-            running = Future()
-            if self._workers == HEAL_WORKERS:
-                self._waiting.append(owner_id)
-            else:
-                worker = Thread(target=self._work, args=(owner_id, running), name="undrift-heal")
-                worker.start()
-                self._workers += 1
-            self._running[owner_id] = running
+        try:
+            with self._lock:
+                return self._joined_or_begun(owner_id)
+        except RuntimeError as exc:  # a search has found what it was asked for all the same
+            failed = Heal(owner_id=owner_id, healing=Healing.FAILED, error=_no_thread(exc))
+            return self._concluded(owner_id, failed)
+
+    def _joined_or_begun(self, owner_id: str) -> Future[Heal] | Heal:
+        running = self._running.get(owner_id)
+        if running is not None:
             return running
+        last = self._ended.get(owner_id)
+        if last is not None:
+            age = self._clock() - last.at
+            if age < self._policy.cool_down_seconds:
+                return replace(last.heal, healing=Healing.COOLING_DOWN, seconds_ago=age)
+        if self._is_closed:
+            return Heal(owner_id=owner_id, healing=Healing.SWITCHED_OFF)
+        running = Future()
+        self._give_to_a_worker(owner_id, running)
+        self._running[owner_id] = running
+        return running
+
+    def _give_to_a_worker(self, owner_id: str, future: Future[Heal]) -> None:
+        """Begin the repair, or queue it behind others.
+
+        Raises:
+            RuntimeError: there is no worker, and the system gives no thread for one.
+        """
+        if self._workers < HEAL_WORKERS:
+            worker = Thread(target=self._work, args=(owner_id, future), name="undrift-heal")
+            try:
+                worker.start()
+            except RuntimeError:
+                if not self._workers:
+                    raise
+            else:
+                self._workers += 1
+                return
+        self._waiting.append(owner_id)
 
     def _work(self, owner_id: str, future: Future[Heal]) -> None:
         """Repair this owner, then those that wait."""
@@ -195,6 +215,10 @@ class Healer:
         except Exception as exc:  # noqa: BLE001  in the background nobody else would hear of it
             error = unforeseen("A heal failed unexpectedly", exc)
             heal = Heal(owner_id=owner_id, healing=Healing.FAILED, error=error)
+        return self._concluded(owner_id, heal)
+
+    def _concluded(self, owner_id: str, heal: Heal) -> Heal:
+        """*heal*, logged and remembered."""
         is_news = heal.error is not None and not self.is_over
         level = logging.WARNING if is_news else logging.INFO
         why = "" if heal.error is None else f": {heal.error.what}"
@@ -208,16 +232,17 @@ class Healer:
         return heal
 
 
-_healers: WeakSet[Healer] = WeakSet()
+@runtime_checkable
+class PatientEmbedder(Protocol):
+    """An `Embedder` that may take long over one batch, since it waits and tries again."""
 
+    def impatient(self, go_on: Callable[[], None]) -> Embedder:
+        """The same embedder for somebody who may lose interest.
 
-def _forget_threads() -> None:
-    for healer in list(_healers):
-        healer._begin_afresh()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_threads)
+        Args:
+            go_on: to be called before each attempt and several times a second while waiting for
+                the next; it raises when the answer is not wanted any more.
+        """
 
 
 class InterruptibleEmbedder:
@@ -227,12 +252,14 @@ class InterruptibleEmbedder:
     do not hold it up are no way out: native code that they are in the middle of aborts the process.
 
     Args:
-        is_over: asked before each batch.
+        is_over: asked before each batch, and within one by a `PatientEmbedder`.
     """
 
     def __init__(self, inner: Embedder, is_over: Callable[[], bool]) -> None:
-        self._inner = inner
         self._is_over = is_over
+        self._inner = inner
+        if isinstance(inner, PatientEmbedder):
+            self._inner = inner.impatient(self._require_wanted)
 
     @property
     def model(self) -> str:
@@ -250,17 +277,20 @@ class InterruptibleEmbedder:
         Raises:
             EmbeddingFailed: the heal is over; what was published stays.
         """
+        self._require_wanted()
+        return self._inner.embed(texts, purpose)
+
+    def count_truncated(self, texts: Sequence[str]) -> int:
+        """See `Embedder.count_truncated`."""
+        return self._inner.count_truncated(texts)
+
+    def _require_wanted(self) -> None:
         if self._is_over():
             raise EmbeddingFailed(
                 "The heal was cut off",
                 why="its process ends, or has closed what it works on.",
                 fix="nothing is lost; run `undrift sync`, or let the next search heal",
             )
-        return self._inner.embed(texts, purpose)
-
-    def count_truncated(self, texts: Sequence[str]) -> int:
-        """See `Embedder.count_truncated`."""
-        return self._inner.count_truncated(texts)
 
 
 def _heal_of(report: SyncReport) -> Heal:
@@ -269,6 +299,17 @@ def _heal_of(report: SyncReport) -> Heal:
     else:
         healing = Healing.FAILED
     return Heal(owner_id=report.owner_id, healing=healing, report=report, error=report.error)
+
+
+def _no_thread(exc: RuntimeError) -> UndriftError:
+    error = UnknownStateError(
+        "The heal could not begin",
+        why="the system gives this process no further thread.",
+        fix="raise the limit on threads (ulimit -u, or the container's pids limit), or run "
+        "`undrift sync`",
+    )
+    error.__cause__ = exc
+    return error
 
 
 def unforeseen(what: str, exc: Exception) -> UndriftError:

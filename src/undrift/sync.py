@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -48,6 +48,9 @@ class SyncOptions:
     listener: Listener = ignore
 
 
+_Stages = Callable[[Iterator[Sequence[str]], Repairer], Iterator[list[Repair]]]
+
+
 class Synchronizer:
     """One run of a sync.
 
@@ -73,7 +76,7 @@ class Synchronizer:
             EmbeddingBudgetSpent: after the reports of everything that was done.
         """
         if self._options.max_delete is not None:
-            yield from self._guarded(pages_of(owners))
+            yield from self._guarded(pages_of(owners), _pipelined)
             return
         repairer = self._repairer(with_deletes=True)
         for page in pages_of(owners):
@@ -96,7 +99,7 @@ class Synchronizer:
             UnknownStateError: the owners could not be listed to the end, or page after page
                 failed; nothing was deleted.
         """
-        for report in self._guarded(fleet_pages(self._sides)):
+        for report in self._guarded(fleet_pages(self._sides), _pipelined):
             # Who is gone from both sides by now, or has unmanaged records only, is nobody.
             if report.outcome is not Outcome.NOT_FOUND:
                 yield report
@@ -110,7 +113,7 @@ class Synchronizer:
         source = self._sides.source
         if not source.present([owner_id]) and any(source.owner_pages(1)):
             self._guard.source_owners += 1
-        with closing(self._guarded(iter([[owner_id]]))) as reports:
+        with closing(self._guarded(iter([[owner_id]]), _in_turn)) as reports:
             return next(reports)
 
     def sync_given(self, owner_id: str, content: OwnerContent) -> SyncReport:
@@ -132,11 +135,13 @@ class Synchronizer:
 
     # --- the guarded run ----------------------------------------------------------------------
 
-    def _guarded(self, pages: Iterator[Sequence[str]]) -> Generator[SyncReport, None, None]:
+    def _guarded(
+        self, pages: Iterator[Sequence[str]], through: _Stages
+    ) -> Generator[SyncReport, None, None]:
         held: dict[str, Repair] = {}
         repairer = self._repairer(with_deletes=False)
         try:
-            for repairs in _pipelined(pages, repairer):
+            for repairs in through(pages, repairer):
                 for repair in repairs:
                     self._note(repair)
                     if repair.held_deletes and repair.outcome is Outcome.DRIFT:
@@ -234,6 +239,18 @@ def _outage_in_between(cause: UndriftError) -> UnknownStateError:
         f"({cause.what}).",
         fix=cause.fix,
     )
+
+
+def _in_turn(pages: Iterator[Sequence[str]], repairer: Repairer) -> Iterator[list[Repair]]:
+    """Do everything in this thread.
+
+    A single owner leaves nothing to do at the same time. And its heal may outlive the main thread,
+    after which Python begins no work in other threads: what was embedded would be lost.
+    """
+    for page in pages:
+        repairs = repairer.start(page)
+        repairer.run(repairs)
+        yield repairs
 
 
 def _pipelined(pages: Iterator[Sequence[str]], repairer: Repairer) -> Iterator[list[Repair]]:

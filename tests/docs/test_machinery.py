@@ -156,6 +156,40 @@ def test_block_that_is_not_run_needs_a_reason(runner_of: RunnerOf) -> None:
         errors_of(runner_of, f"<!-- run: not, -->\n{block}")
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "false",
+        "undrift check --all --no-such-option",
+        "undrift check --all --no-such-option > report.json",
+        "undrift check --user-id 99",
+        "undrift sync --all --config nowhere.toml  # check",
+        "undrift doctor --user-id 1",
+    ],
+)
+def test_command_that_fails_where_nothing_of_it_is_shown_fails_the_page(
+    runner_of: RunnerOf, command: str
+) -> None:
+    """A page of answers only compares nothing there."""
+    text = f"<!-- run: answers only -->\n{dedent(DATABASE)}```console\n$ {command}\n```\n"
+    with pytest.raises(AssertionError, match=r"(?s)page\.md:\d+: .*\nexits \d+:\n"):
+        errors_of(runner_of, text)
+
+
+def test_look_may_find_drift_where_nothing_of_it_is_shown(runner_of: RunnerOf) -> None:
+    """Exit code 1 is then its answer, and no failure."""
+    text = """\
+    ```console
+    $ undrift check --all                      # exits 1
+    $ undrift check --all --output json > report.json
+    $ undrift sync --all --dry-run
+    $ undrift sync --all
+    ```
+    """
+    head = f"<!-- run: answers only -->\n{dedent(DATABASE)}"
+    assert errors_of(runner_of, head + dedent(text)) == []
+
+
 # --- worlds -------------------------------------------------------------------------------------
 
 

@@ -326,6 +326,18 @@ def test_outcomes_are_all_in_the_table_and_in_the_glossary() -> None:
         assert f"\n{outcome.value.replace('_', ' ')}\n  " in glossary
 
 
+# --- promises ---------------------------------------------------------------------------------
+
+
+def test_every_promise_that_the_code_names_is_in_the_table_and_the_other_way_round() -> None:
+    """A number that stands for nothing helps nobody."""
+    tables = tables_of("explanation/how-it-works.md")
+    described = {row["number"] for row in tables["The promises by number"]}
+    files = [*SOURCES.rglob("*.py"), *(ROOT / "tests").rglob("*.py")]
+    named = {name for path in files for name in re.findall(r"\bI[1-9]\d?\b", path.read_text())}
+    assert named == described
+
+
 # --- examples of configurations -----------------------------------------------------------------
 
 

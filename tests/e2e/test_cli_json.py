@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from support.cli import Shell, experiences, origin_drift
 from undrift.api import Undrift
+from undrift.cli.streams import Stream
 from undrift.model import SyncStatus
 
 OWNER_OF_THE_ORIGIN = {
@@ -281,3 +283,55 @@ def test_interrupted_run_ends_with_the_summary_so_far(
     last = ran.document if output == "json" else ran.lines[-1]
     assert last["summary"]["checked"] == 1
     assert last["error"]["type"] == "Interruption"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("command", "output", "last_word"),
+    [
+        (["check", "--all"], "json", '"summary"'),
+        (["check", "--all"], "jsonl", '"summary"'),
+        (["check", "--all"], "text", "Summary:"),
+        (["sync", "--all"], "json", '"summary"'),
+        (["search", "words", "--user-id=1"], "json", '"hits"'),
+        (["doctor", "--read-only"], "json", '"summary"'),
+    ],
+)
+def test_signal_while_the_answer_is_written_waits_for_it(
+    shell: Shell,
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
+    code: int,
+    command: list[str],
+    output: str,
+    last_word: str,
+) -> None:
+    """The answer is whole and the only one, the code is the signal's, and the error says so."""
+    shell.put(1, experiences("exp_1"))
+    assert shell.undrift("sync", "--all").code == 0
+    whole = shell.undrift(*command, f"--output={output}")
+    write, signals = Stream.write, [number]
+
+    def interrupted_at_the_end(self: Stream, text: str) -> int:
+        if last_word in text and signals:
+            signal.raise_signal(signals.pop())
+        return write(self, text)
+
+    def interrupted_behind_it(self: Stream, text: str) -> int:
+        written = write(self, text)
+        if last_word in text and signals:
+            signal.raise_signal(signals.pop())
+        return written
+
+    is_separate = command[0] != "doctor"  # which writes within its work
+    interrupted = interrupted_at_the_end if is_separate else interrupted_behind_it
+    monkeypatch.setattr(Stream, "write", interrupted)
+    ran = shell.undrift(*command, f"--output={output}")
+    assert not signals
+    assert ran.code == code
+    assert ran.error[0] == f"Interrupted by {number.name}"
+    assert without_numbers(ran.out) == without_numbers(whole.out)
+
+
+def without_numbers(answer: str) -> str:
+    return re.sub(r"[\d.]+", "0", answer)

@@ -233,6 +233,43 @@ def test_of_several_lists_of_experiences_one_has_projects(mapped: Mapped, sqlite
     }
 
 
+def test_no_update_removes_what_stands_below_an_experience_of_any_list(
+    mapped: Mapped, sqlite: World
+) -> None:
+    """Each list has its own field for projects, and only there is it protected."""
+    found = {
+        "work": [{"id": "a", "title": "Baker", "projects": [PROJECT], "works": ["bread"]}],
+        "archive": {
+            "jobs": [{"id": "b", "title": "Mason", "works": [{"id": "p", "title": "Arch"}]}]
+        },
+    }
+    tools = mapped(
+        found,
+        replace(EXPERIENCE, path="work[*]"),
+        replace(PROJECT_KIND, path="work[*].projects[*]"),
+        replace(EXPERIENCE, path="archive.jobs[*]"),
+        replace(PROJECT_KIND, path="archive.jobs[*].works[*]"),
+    )
+    for experience_id, field in (("a", "projects"), ("b", "works")):
+        answer = tools.update_experience("1", experience_id, {field: []})
+        assert isinstance(answer, ToolRetry)
+        assert (answer.code, field in answer.message) == ("invalid_arguments", True)
+    assert json.loads(raw_of(sqlite)) == found
+    # In the other list the name stands for nothing but itself.
+    assert isinstance(tools.update_experience("1", "a", {"works": ["rolls"]}), ToolDone)
+    assert isinstance(tools.update_experience("1", "b", {"projects": 3}), ToolDone)
+
+
+def test_no_update_changes_an_id_by_way_of_an_alias(mapped: Mapped, sqlite: World) -> None:
+    """The document's name for the field may be the field that names the entry."""
+    found = {"work": [{"name": "Baker", "company": "Crust"}]}
+    tools = mapped(found, replace(EXPERIENCE, path="work[*]", id="name"))
+    answer = tools.update_experience("1", "Baker", {"title": "Miller"})
+    assert isinstance(answer, ToolRetry)
+    assert "Ids stay as they are" in answer.message
+    assert json.loads(raw_of(sqlite)) == found
+
+
 def test_without_a_place_for_projects_experiences_are_written_all_the_same(
     mapped: Mapped,
 ) -> None:

@@ -16,6 +16,7 @@ import pytest
 import sqlalchemy as sa
 
 import undrift
+from support.embedding_server import EmbeddingProxy, Fault
 from support.layouts import ENGINEER, document, experience
 from support.postgres import PostgresServer
 from support.processes import Writer
@@ -97,10 +98,11 @@ def test_heals_under_constant_writes_end_and_the_last_one_finds_rest(world: Worl
 # --- the process ends -----------------------------------------------------------------------------
 
 
-def run_child(world: World, how: str) -> subprocess.CompletedProcess[str]:
+def run_child(world: World, how: str, *server: str) -> subprocess.CompletedProcess[str]:
     """Run `support.heal_child` to its end."""
+    sides = [world.source_url, world.store_url]
     return subprocess.run(
-        [sys.executable, "-m", "support.heal_child", how, world.source_url, world.store_url],
+        [sys.executable, "-m", "support.heal_child", how, *sides, *server],
         cwd=TESTS,
         env=os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
         check=False,
@@ -127,6 +129,44 @@ def test_the_end_of_the_process_ends_its_heals(sqlite: World, how: str, batches:
         assert ended.returncode == 0
         assert ended.stderr == ""
         assert sqlite.sides.sync("1").is_in_sync
+
+
+@pytest.mark.parametrize(
+    ("how", "is_finished"), [("exit", True), ("pipelined", False)], ids=["heal", "control"]
+)
+def test_a_heal_whose_last_batch_is_in_hand_when_the_process_ends_is_finished(
+    world: World, how: str, is_finished: bool
+) -> None:
+    """What was embedded is paid for, and is written and verified though the main thread is gone.
+
+    The control hands its work to other threads, which Python does not allow any more by then.
+    """
+    world.bring_in_sync({"1": {}, "2": ENGINEER})
+    world.put("1", ENGINEER)
+
+    ended = run_child(world, how)
+
+    assert ended.stdout.endswith("the main program ends\n")
+    assert ended.returncode == 0
+    assert world.sides.check("1").is_in_sync is is_finished
+    assert (ended.stderr == "") is is_finished
+
+
+@pytest.mark.parametrize(
+    ("how", "requests"), [("down", 1), ("control-down", 2)], ids=["heal", "control"]
+)
+def test_the_end_of_the_process_ends_the_wait_for_an_embedding_server(
+    sqlite: World, embedding_proxy: EmbeddingProxy, how: str, requests: int
+) -> None:
+    """Nobody asks it again, and the process ends; the control waits its time and asks."""
+    sqlite.bring_in_sync({"1": {}, "2": ENGINEER})
+    sqlite.put("1", ENGINEER)
+    embedding_proxy.always(Fault(status=503, headers={"Retry-After": "3"}))
+
+    ended = run_child(sqlite, how, embedding_proxy.url)
+
+    assert ended.stdout == "the main program ends\n"
+    assert len(embedding_proxy.requests) == requests
 
 
 def test_a_forked_process_heals_by_itself(postgres: World) -> None:

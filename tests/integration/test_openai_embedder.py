@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import random
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -30,6 +31,8 @@ from support.embedding_server import (
     one_by_one,
 )
 from undrift import Undrift
+from undrift.embedders._openai_endpoint import _Wait
+from undrift.embedders._openai_errors import PassingFault
 from undrift.embedders.openai import OpenAIEmbedder
 from undrift.errors import ConfigError, EmbeddingFailed
 from undrift.ports import Embedder
@@ -435,17 +438,29 @@ def test_the_wait_is_the_one_that_the_server_asks_for(
 
 
 def test_a_wait_is_really_waited(open_embedder: Open, embedding_proxy: EmbeddingProxy) -> None:
-    """No switch for tests is on here: stamina reports the pause that it makes."""
-    import stamina.instrumentation
+    """No switch for tests is on here."""
+    embedding_proxy.next(*[Fault(status=429, headers={"retry-after-ms": "400"})] * 2)
+    begun = time.monotonic()
+    open_embedder().embed(["SQL"])
+    assert time.monotonic() - begun >= 0.8
 
-    waits: list[float] = []
-    embedding_proxy.next(Fault(status=429, headers={"retry-after-ms": "30"}))
-    stamina.instrumentation.set_on_retry_hooks([lambda details: waits.append(details.wait_for)])
-    try:
-        open_embedder().embed(["SQL"])
-    finally:
-        stamina.instrumentation.set_on_retry_hooks(None)
-    assert waits == [pytest.approx(0.03)]
+
+def test_where_the_server_says_nothing_the_waits_grow(
+    open_embedder: Open, embedding_proxy: EmbeddingProxy
+) -> None:
+    """The first is half a second, and up to one more so that clients do not come all at once."""
+    embedding_proxy.next(Fault(status=429))
+    begun = time.monotonic()
+    open_embedder().embed(["SQL"])
+    assert time.monotonic() - begun >= 0.5
+
+    wait = _Wait()
+    waits = []
+    for _ in range(8):
+        assert wait.is_granted(PassingFault("it is busy")) == 0.0
+        waits.append(wait.seconds)
+    for number, seconds in enumerate(waits):
+        assert min(0.5 * 2**number, 30.0) <= seconds <= min(0.5 * 2**number + 1.0, 30.0)
 
 
 def test_a_wait_beyond_reason_is_not_begun(

@@ -59,7 +59,7 @@ def main() -> None:
     with Undrift(
         source=job["source"], store=job["store"], embedder=CountingEmbedder(), namespace=NAMESPACE
     ) as sides:
-        sides._editor = _Dying(sides.documents, job["die_at"])
+        sides._connections._editor = _Dying(sides.documents, job["die_at"])
         if job["die_at"] in FAILPOINTS:
             call_at(job["die_at"], die, 1)
         tools = CareerAssistant(sides)

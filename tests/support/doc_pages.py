@@ -8,6 +8,7 @@ describes the convention for those who write pages.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -214,6 +215,13 @@ class Command:
     def outside(self) -> str:
         """Why no page can run it; empty if one can."""
         return OUTSIDE.get(self.line.split()[0], "")
+
+    @property
+    def unseen_codes(self) -> tuple[int, ...]:
+        """What it may exit with where a page shows nothing of it: drift is no failure of a look."""
+        words = shlex.split(self.line, comments=True)
+        is_look = {"undrift", "check"} <= {*words} or {"undrift", "--dry-run"} <= {*words}
+        return (0, 1) if is_look else (0,)
 
 
 def commands_of(block: Block) -> list[Command]:

@@ -18,8 +18,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, chdir, closing, contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 from unittest import mock
 from urllib.parse import urlsplit, urlunsplit
 
@@ -27,6 +25,7 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import TupleRow
 
+from support.closing import Closing
 from support.postgres import PostgresServer
 from undrift.cli import app, db_sync_vector
 
@@ -60,7 +59,7 @@ _VOLATILE = (
 )
 
 
-class World:
+class World(Closing):
     """One folder, one environment, one database.
 
     Args:
@@ -71,6 +70,7 @@ class World:
     Attributes:
         variables: the environment of everything that is run.
         code: the exit code of the last command.
+        unseen: what the last command wrote to standard error, where that was left out.
         names: what the page's Python blocks have defined.
     """
 
@@ -79,6 +79,7 @@ class World:
     ) -> None:
         self.folder = folder.resolve()
         self.code = 0
+        self.unseen = ""
         self.names: dict[str, object] = {"__name__": "__main__"}
         self._server = server
         self._roles = roles
@@ -118,16 +119,7 @@ class World:
         for role in self._roles:
             self._administer(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(role)))
 
-    def __enter__(self) -> Self:
-        """Return the world."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         """Drop what belongs to the server."""
         self._closing.close()
 
@@ -145,6 +137,7 @@ class World:
             answers_only: leave out what goes to standard error.
         """
         line = self.as_meant(line)
+        self.unseen = ""
         words = self._own_words(line)
         head, bar, rest = line.partition(" | ")
         if words is not None:
@@ -196,6 +189,7 @@ class World:
         variables = dict(word.split("=", 1) for word in words[:at])
         with self._inside(variables) as seen:
             self.code = _MAINS[words[at]](words[at + 1 :])
+        self.unseen = "".join(seen.err.written)
         return seen
 
     def _in_bash(self, line: str, *, answers_only: bool, stdin: str = "") -> str:
@@ -209,11 +203,12 @@ class World:
             cwd=self.folder,
             input=stdin.encode(),
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL if answers_only else subprocess.STDOUT,
+            stderr=subprocess.PIPE if answers_only else subprocess.STDOUT,
             check=False,
             timeout=_SECONDS,
         )
         self.code = ended.returncode
+        self.unseen += (ended.stderr or b"").decode()
         if environment.exists():
             pairs = environment.read_bytes().decode().split("\0")[:-1]
             found = dict(pair.split("=", 1) for pair in pairs)

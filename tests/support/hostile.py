@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 from uuid import uuid4
 
 import sqlalchemy as sa
 
+from support.closing import Closing
 from support.sides import CountingEmbedder, Database, Identity, Row, StoreTables
 from undrift import EntityId, Undrift
 from undrift.mapping import DocumentTable, EntitySpec
@@ -177,7 +177,7 @@ def entries_of(owners: Sequence[str], kinds: Sequence[str]) -> list[Entry]:
     return found
 
 
-class HostileWorld:
+class HostileWorld(Closing):
     """A source and a store in which every owner, id, kind, table and column is hostile.
 
     Args:
@@ -204,15 +204,8 @@ class HostileWorld:
             self._execute(sa.schema.CreateTable(table))
         self.sides = self.open()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Close every connection."""
         for sides in self._opened:
             sides.close()
         self._engine.dispose()

@@ -31,13 +31,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Literal, NamedTuple, Self
+from typing import IO, Literal, NamedTuple
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import psutil
 import psycopg
 from psycopg import sql
+
+from support.closing import Closing
 
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0
@@ -80,7 +81,7 @@ class _Account(NamedTuple):
     gid: int
 
 
-class PostgresServer:
+class PostgresServer(Closing):
     """One PostgreSQL server with pgvector, which belongs to the tests alone.
 
     Usable as a context manager; running from construction until `close`. URLs that it handed out
@@ -110,19 +111,6 @@ class PostgresServer:
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> Self:
-        """Return the server, which is already running."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Stop the server and remove everything of it."""
-        self.close()
 
     # ------------------------------------------------------------------ where it is
 

@@ -11,15 +11,15 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
+from support.closing import Closing
 from support.sides import World
 
 TESTS = Path(__file__).resolve().parents[1]
 
 
-class _Child:
+class _Child(Closing):
     """A Python process that reads and writes lines of JSON."""
 
     def __init__(self, module: str) -> None:
@@ -33,15 +33,8 @@ class _Child:
             text=True,
         )
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Let it come to its end, and wait for that."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()

@@ -14,6 +14,7 @@ from typing import Any
 
 from support.sides import NAMESPACE, CountingEmbedder
 from undrift import EntityId, Undrift
+from undrift.heal import NO_HEALING
 from undrift.stores import open_store
 
 LIMIT = 1_000  # more than any owner of these tests has records, so that a search shows them all
@@ -30,6 +31,7 @@ class Watch:
             store=request["store"],
             embedder=CountingEmbedder(),
             namespace=NAMESPACE,
+            heal=NO_HEALING,  # it looks on; a repair of its own would take the writer's away
         )
 
     def observe(self) -> dict[str, list[str] | None]:

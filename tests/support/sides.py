@@ -11,12 +11,12 @@ import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 import sqlalchemy as sa
 
+from support.closing import Closing
 from support.layouts import Document, DocumentsLayout, Layout
 from undrift import EntityId, SyncStatus, Undrift
 from undrift.embedders.hashing import HashingEmbedder
@@ -247,7 +247,7 @@ def vector_of(row: Row) -> Vectors:
     return np.frombuffer(stored, dtype="<f4")
 
 
-class World:
+class World(Closing):
     """A source, a store, and what stands between them.
 
     Args:
@@ -268,17 +268,6 @@ class World:
         for statement in self.layout.ddl(is_postgres=self.source.is_postgres) if create else ():
             self.source.run(statement)
         self.sides = self.open()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close every connection."""

@@ -27,7 +27,8 @@ def handler(number: int, chosen: signal.Handlers) -> Iterator[None]:
 def test_signal_raises_and_carries_the_exit_code(number: signal.Signals, code: int) -> None:
     """And the handlers from before are back afterwards."""
     before = signal.getsignal(number)
-    with pytest.raises(Interrupted) as caught, Interrupts().raised():
+    interrupts = Interrupts()
+    with pytest.raises(Interrupted) as caught, interrupts.caught(), interrupts.raised():
         signal.raise_signal(number)
     assert (caught.value.exit_code, caught.value.name) == (code, number.name)
     assert signal.getsignal(number) is before
@@ -38,7 +39,8 @@ def test_second_signal_ends_the_process_at_once() -> None:
     code = (
         "import signal\n"
         "from undrift.cli.interrupts import Interrupts\n"
-        "with Interrupts().raised():\n"
+        "interrupts = Interrupts()\n"
+        "with interrupts.caught(), interrupts.raised():\n"
         "    try:\n"
         "        signal.raise_signal(signal.SIGINT)\n"
         "    finally:\n"
@@ -63,15 +65,56 @@ def test_lost_exception_is_raised_again_before_the_next_item() -> None:
                 with suppress(Interrupted):
                     signal.raise_signal(signal.SIGINT)
 
-    with interrupts.raised(), pytest.raises(Interrupted):
+    with interrupts.caught(), interrupts.raised(), pytest.raises(Interrupted):
         use()
     assert seen == [1, 2]
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_outside_the_work_is_noted_and_does_not_raise(number: signal.Signals) -> None:
+    """While the answer is being written: an exception would cut it off."""
+    interrupts = Interrupts()
+    with interrupts.caught():
+        with interrupts.raised():
+            pass
+        signal.raise_signal(number)
+        assert interrupts.received == number
+    with interrupts.caught():
+        assert interrupts.received == number
+
+
+def test_signal_before_the_work_is_raised_when_it_begins() -> None:
+    """It asked for an end, and nothing has been begun."""
+    interrupts = Interrupts()
+    with interrupts.caught():
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(Interrupted) as caught, interrupts.raised():
+            raise AssertionError("the work must not begin")
+    assert caught.value.exit_code == 143
+
+
+def test_second_signal_ends_the_process_while_the_answer_waits_for_its_reader() -> None:
+    """The first only notes itself there, and a reader that has stopped reading may never go on."""
+    code = (
+        "import signal\n"
+        "from undrift.cli.interrupts import Interrupts\n"
+        "with Interrupts().caught():\n"
+        "    signal.raise_signal(signal.SIGTERM)\n"
+        "    signal.raise_signal(signal.SIGTERM)\n"
+        "print('unreached')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (143, "")
+
+
 def test_ignored_signal_stays_ignored() -> None:
     """``nohup`` and shells that start jobs in the background mean it."""
-    with handler(signal.SIGINT, signal.SIG_IGN), Interrupts().raised():
-        signal.raise_signal(signal.SIGINT)
+    with handler(signal.SIGINT, signal.SIG_IGN):
+        interrupts = Interrupts()
+        with interrupts.caught(), interrupts.raised():
+            signal.raise_signal(signal.SIGINT)
 
 
 def test_thread_that_may_not_handle_signals_runs_all_the_same() -> None:
@@ -79,7 +122,8 @@ def test_thread_that_may_not_handle_signals_runs_all_the_same() -> None:
     ran = []
 
     def run() -> None:
-        with Interrupts().raised():
+        interrupts = Interrupts()
+        with interrupts.caught(), interrupts.raised():
             ran.append(True)
 
     thread = Thread(target=run)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+from collections.abc import Callable
 from threading import Event
 
 import pytest
@@ -59,6 +61,33 @@ def test_missing_stream_takes_everything() -> None:
     assert stream.write("x") == 1
     assert stream.failure is None
     assert not stream.isatty()
+
+
+def closed() -> io.TextIOWrapper:
+    raw = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    raw.close()
+    return raw
+
+
+def detached() -> io.TextIOWrapper:
+    raw = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    raw.detach()
+    return raw
+
+
+@pytest.mark.parametrize("unusable", [closed, detached])
+def test_stream_that_the_host_program_has_closed_is_a_failure_and_no_exception(
+    unusable: Callable[[], io.TextIOWrapper], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python says ValueError there, where the operating system would say bad file descriptor."""
+    monkeypatch.setattr("sys.stdout", unusable())
+    stream = open_terminal().out
+    assert not stream.isatty()
+    assert stream.write("x") == 1
+    assert stream.failure is not None
+    assert stream.failure.errno == errno.EBADF
+    assert stream.failure.strerror
+    assert stream.write("y") == 1
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import count
 from threading import Barrier, Event, Lock
 
 import pytest
@@ -71,10 +74,24 @@ def failing(error: Exception) -> Callable[[], SyncReport]:
 # --- one in flight ----------------------------------------------------------------------------
 
 
-def test_a_thousand_concurrent_callers_set_off_one_repair_and_all_hear_of_it() -> None:
-    """They join the one that runs."""
+class UnjoinedHealer(Healer):
+    """The control: it takes every caller's owner for another one, so nobody joins anybody."""
+
+    def __init__(self, repair: Callable[[str], SyncReport], policy: HealPolicy) -> None:
+        super().__init__(repair, policy)
+        self._callers = count()
+
+    def _begun(self, owner_id: str) -> Future[Heal] | Heal:
+        return super()._begun(f"{owner_id}, caller {next(self._callers)}")
+
+
+@pytest.mark.parametrize(("kind", "repaired"), [(Healer, 1), (UnjoinedHealer, 1_000)])
+def test_a_thousand_concurrent_callers_set_off_one_repair_and_all_hear_of_it(
+    kind: type[Healer], repaired: int
+) -> None:
+    """They join the one that runs; without that, each of them sets off its own."""
     repairs = Repairs(waits=True)
-    healer = Healer(repairs, PATIENT)
+    healer = kind(repairs, PATIENT)
     callers = 1_000
     everybody = Barrier(callers + 1)
 
@@ -89,29 +106,33 @@ def test_a_thousand_concurrent_callers_set_off_one_repair_and_all_hear_of_it() -
         repairs.go.set()
         states = [call.result().healing for call in calls]
 
-    assert repairs.owners == ["1"]
+    assert len(repairs.owners) == repaired
     # Who was too late to join was told so; nobody began another.
     assert set(states) <= {Healing.HEALED, Healing.COOLING_DOWN}
     assert Healing.HEALED in states
     healer.close()
 
 
-def test_control_without_the_healer_a_thousand_callers_make_a_thousand_repairs() -> None:
-    """What the test above would count if nothing joined them."""
-    repairs = Repairs()
-    with ThreadPoolExecutor(50) as threads:
-        list(threads.map(repairs, ["1"] * 1_000))
-    assert len(repairs.owners) == 1_000
+@pytest.mark.parametrize(
+    ("workers", "patience_seconds", "healing"),
+    [(HEAL_WORKERS, 30, Healing.HEALED), (1, 0.1, Healing.FAILED)],
+    ids=["side-by-side", "control-one-after-the-other"],
+)
+def test_owners_are_healed_side_by_side(
+    monkeypatch: pytest.MonkeyPatch, workers: int, patience_seconds: float, healing: Healing
+) -> None:
+    """One that takes long holds up no other: neither of these ends before both have begun."""
+    monkeypatch.setattr("undrift.heal.HEAL_WORKERS", workers)
+    both_have_begun = Barrier(2)
 
+    def repair(owner_id: str) -> SyncReport:
+        both_have_begun.wait(patience_seconds)
+        return report()
 
-def test_owners_are_healed_side_by_side() -> None:
-    """One that takes long holds up no other."""
-    repairs = Repairs(waits=True)
-    healer = Healer(repairs, PATIENT)
-    assert [healer.mark(owner).healing for owner in ("1", "2")] == [Healing.PENDING] * 2
-    repairs.go.set()
+    healer = Healer(repair, PATIENT)
+    healer.mark("1")
+    assert healer.heal("2").healing is healing
     healer.close()
-    assert sorted(repairs.owners) == ["1", "2"]
 
 
 # --- waiting ----------------------------------------------------------------------------------
@@ -308,4 +329,54 @@ def test_thousands_of_owners_are_healed_by_a_few_threads() -> None:
     assert states <= {Healing.HEALED, Healing.COOLING_DOWN}
     assert len(healer._ended) == len(owners)
     assert 1 <= most <= HEAL_WORKERS
+    healer.close()
+
+
+# --- no thread ----------------------------------------------------------------------------------
+
+
+@contextmanager
+def no_more_threads() -> Iterator[None]:
+    """The system refuses every new thread, as at its limit: no stack is that large."""
+    before = threading.stack_size(1 << 47)
+    try:
+        yield
+    finally:
+        threading.stack_size(before)
+
+
+def test_control_without_a_thread_nothing_can_be_begun() -> None:
+    """What would come out of a search."""
+    with no_more_threads(), pytest.raises(RuntimeError, match="thread"):
+        threading.Thread(target=print).start()
+
+
+def test_a_heal_that_gets_no_thread_is_answered_as_failed(caplog: pytest.LogCaptureFixture) -> None:
+    """The search that met the drift has good hits to return; the next one tries again."""
+    repairs, clock = Repairs(), Clock()
+    healer = Healer(repairs, PATIENT, clock=clock)
+    with no_more_threads():
+        failed = [healer.mark("1"), healer.heal("2")]
+        assert healer.mark("1").healing is Healing.COOLING_DOWN
+    for found in failed:
+        assert found.healing is Healing.FAILED
+        assert found.error is not None
+        assert "thread" in found.error.why
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 2
+    clock.now += 30
+    assert healer.heal("1").healing is Healing.HEALED
+    assert repairs.owners == ["1"]
+    healer.close()
+
+
+def test_a_heal_that_gets_no_thread_of_its_own_waits_for_one_that_runs() -> None:
+    """It comes later, but it comes."""
+    repairs = Repairs(waits=True)
+    healer = Healer(repairs, PATIENT)
+    healer.mark("1")
+    with no_more_threads():
+        assert healer.mark("2").healing is Healing.PENDING
+    repairs.go.set()
+    assert healer.heal("2").healing in (Healing.HEALED, Healing.COOLING_DOWN)
+    assert repairs.owners == ["1", "2"]
     healer.close()

@@ -106,7 +106,7 @@ class CareerAssistant:
                 draft, self._places.experience, fields, self._places.experiences_of(draft)
             )
 
-        return self._written(owner, add, "The experience was saved")
+        return self._edit_and_sync(owner, add, "The experience was saved")
 
     def update_experience(
         self, owner: Owner, experience_id: str, changes: Mapping[str, object]
@@ -122,17 +122,20 @@ class CareerAssistant:
             new = fields_given(changes, "changes")
             entry = by_id(draft, name_given(experience_id, "experience_id"))
             spec = self._sides.mapping.entities[entry.spec]
-            fixed = {spec.id, *self._places.below_experience}
-            moved = {name for name in fixed & new.keys() if new[name] != entry.fields.get(name)}
+            spelled = spelled_as_in(entry, spec, new)
+            # As they are called and as they will be stored: an alias may be what holds the id.
+            stored = {**new, **spelled}
+            fixed = self._places.fixed_fields(entry) & stored.keys()
+            moved = {name for name in fixed if stored[name] != entry.fields.get(name)}
             if moved:
                 raise invalid(
                     f"{', '.join(sorted(moved))} cannot be changed here. Ids stay as they are, and "
                     "projects are added with add_project_to_experience."
                 )
-            entry.fields.update(spelled_as_in(entry, spec, new))
+            entry.fields.update(spelled)
             return _Edit(EXPERIENCE, entry.fields)
 
-        return self._written(owner, update, "The experience was saved")
+        return self._edit_and_sync(owner, update, "The experience was saved")
 
     def add_project_to_experience(
         self,
@@ -168,7 +171,7 @@ class CareerAssistant:
             into = self._places.projects_of(entry, draft.owner_id)
             return _added(draft, spec, fields, into)
 
-        return self._written(owner, add, "The project was saved")
+        return self._edit_and_sync(owner, add, "The project was saved")
 
     def tools_for(self, owner: Owner) -> tuple[Tool, ...]:
         """The five tools bound to *owner*, to hand to an agent framework.
@@ -204,7 +207,7 @@ class CareerAssistant:
             return invalid_arguments(str(owner), f"{exc.what}: {exc.why}")
         return self.search_profile(owner, query, kinds=wanted, limit=limit)
 
-    def _written(
+    def _edit_and_sync(
         self, owner: Owner, edit: Callable[[Draft], _Edit], saved: str
     ) -> ToolDone | ToolRetry:
         """Edit the owner's document, then bring the vectors up to it."""

@@ -23,7 +23,6 @@ class Places:
 
     Attributes:
         experience: the entity spec whose list takes new experiences.
-        below_experience: fields of an experience that hold other entities.
     """
 
     def __init__(self, mapping: SourceMapping) -> None:
@@ -33,12 +32,6 @@ class Places:
             raise _no_place("experience", "a list, such as experiences[*]")
         # Where there are several lists, the one whose entries have projects.
         self.experience = next((spec for spec in found if self._projects_in(spec)), found[0])
-        prefix = f"{_path(self.experience)}."
-        self.below_experience = frozenset(
-            _path(spec).removeprefix(prefix).split(".")[0].removesuffix(_EACH)
-            for spec in self._specs
-            if _path(spec).startswith(prefix)
-        )
 
     @property
     def project(self) -> EntitySpec:
@@ -64,6 +57,14 @@ class Places:
                 raise _misplaced(draft.owner_id, inner, "object")
             fields = value
         return _list_in(fields, name, draft.owner_id)
+
+    def fixed_fields(self, entry: Entry) -> frozenset[str]:
+        """Fields of *entry* that hold its id, or other entities, by the paths of its own list."""
+        own = self._specs[entry.spec]
+        prefix = f"{_path(own)}."
+        below = (path for path in map(_path, self._specs) if path.startswith(prefix))
+        inside = [path.removeprefix(prefix) for path in below]
+        return frozenset(map(_first_field, (own.id, *inside)))
 
     def takes_projects(self, entry: Entry) -> bool:
         """Whether projects inside this experience are found by the mapping's paths."""
@@ -113,6 +114,10 @@ def spelled_as_in(entry: Entry, spec: EntitySpec, changes: Fields) -> Fields:
 
 def _path(spec: EntitySpec) -> str:
     return (spec.path or "").removeprefix(f"{ROOT}.")
+
+
+def _first_field(path: str) -> str:
+    return path.split(".")[0].removesuffix(_EACH)
 
 
 def _is_list(spec: EntitySpec, kind: str, *, inside: str) -> bool:

@@ -1,4 +1,7 @@
-"""Signals that end a run: the first lets it finish what is under way, the second does not."""
+"""Signals that end a run: the first lets it finish what is under way, the second does not.
+
+What is under way is the work's last step, and always the answer: it is written to its end.
+"""
 
 from __future__ import annotations
 
@@ -41,6 +44,9 @@ class Interrupted(KeyboardInterrupt):
 class Interrupts:
     """Turns the first signal into `Interrupted`; a second one ends the process at once.
 
+    Attributes:
+        received: the first signal's number, None before there is one.
+
     Safety:
         An exception out of a signal handler can get lost, for instance in a destructor or while a
         module is imported. `watched` therefore looks again between any two items, and
@@ -48,11 +54,12 @@ class Interrupts:
     """
 
     def __init__(self) -> None:
-        self._received: int | None = None
+        self.received: int | None = None
+        self._is_raising = False
 
     @contextmanager
-    def raised(self) -> Iterator[None]:
-        """Raise `Interrupted` in this thread while the context lasts, if it is the main one."""
+    def caught(self) -> Iterator[None]:
+        """Note signals while the context lasts, if this thread is the main one."""
         previous = {}
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
@@ -64,6 +71,19 @@ class Interrupts:
             for number, handler in previous.items():
                 signal.signal(number, handler)
 
+    @contextmanager
+    def raised(self) -> Iterator[None]:
+        """Raise `Interrupted` for a signal that is caught before or within the context.
+
+        Outside it a signal is only noted, so that no exception comes in the middle of an answer.
+        """
+        self._is_raising = True
+        try:
+            self.raise_received()
+            yield
+        finally:
+            self._is_raising = False
+
     def watched(self, items: Iterable[T]) -> Iterator[T]:
         """*items*, until a signal has arrived."""
         for item in items:
@@ -72,13 +92,14 @@ class Interrupts:
 
     def raise_received(self) -> None:
         """Raise `Interrupted` if a signal has arrived whose exception got lost."""
-        if self._received is not None:
-            raise Interrupted(self._received)
+        if self.received is not None:
+            raise Interrupted(self.received)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self._received is not None:
+        if self.received is not None:
             os._exit(128 + number)
-        self._received = number
+        self.received = number
         with suppress(OSError):  # past all buffers: the signal may have come in the middle of them
             os.write(2, b"Stopping after what is under way; once more stops at once.\n")
-        raise Interrupted(number)
+        if self._is_raising:
+            raise Interrupted(number)

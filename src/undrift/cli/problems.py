@@ -27,6 +27,17 @@ class Interruption(UndriftError):
         )
 
 
+class LateInterruption(UndriftError):
+    """A signal came when the work was over and its answer was being written."""
+
+    def __init__(self, by: str) -> None:
+        super().__init__(
+            f"Interrupted by {by}",
+            why="it came while the answer was being written, which is whole all the same.",
+            fix="take the answer as it is, nothing was left out for the signal's sake",
+        )
+
+
 class OutputFailed(UndriftError):
     """The answer could not be written where it was to go."""
 

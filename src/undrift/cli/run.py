@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from undrift.cli import exit_codes, render_json, render_text
 from undrift.cli.interrupts import Interrupted, Interrupts
-from undrift.cli.problems import Bug, Interruption, OutputFailed, trace_of
+from undrift.cli.problems import Bug, Interruption, LateInterruption, OutputFailed, trace_of
 from undrift.cli.progress import open_progress
 from undrift.cli.report import Kind, Output, Subject, open_reporter
 from undrift.cli.selection import Selection
@@ -89,18 +89,17 @@ class OwnersRun:
 
     def run(self) -> int:
         """Do the work, report every owner of it, and return the exit code."""
-        with self._interrupts.raised():
-            error, code = _ended(self._terminal, self._view, self._report_owners)
+        with self._interrupts.caught():
+            error, code = _ended(self._terminal, self._view, self._interrupts, self._report_owners)
             self._reporter.end(self._tally, error)
-        codes = [
-            code,
-            exit_codes.of_outcomes(
-                self._tally.outcomes, are_named=not self._selection.is_everybody
-            ),
-            _output_code(self._terminal),
-        ]
-        code = exit_codes.strongest(codes)
-        return exit_codes.IN_SYNC if self._view.exit_zero and code == exit_codes.DRIFT else code
+            outcomes, are_named = self._tally.outcomes, not self._selection.is_everybody
+            codes = [
+                code,
+                exit_codes.of_outcomes(outcomes, are_named=are_named),
+                _answer_code(self._terminal, self._interrupts, error),
+            ]
+            code = exit_codes.strongest(codes)
+            return exit_codes.IN_SYNC if self._view.exit_zero and code == exit_codes.DRIFT else code
 
     def _report_owners(self) -> None:
         progress = open_progress(self._terminal, self._selection.count)
@@ -162,17 +161,18 @@ def run_search(view: View, search: Callable[[Undrift], SearchResult]) -> int:
         with _opened(terminal, view) as sides:
             found.append(search(sides))
 
-    with Interrupts().raised():
-        error, code = _ended(terminal, view, find)
-    if view.output is not Output.TEXT:
-        encoding = terminal.out.encoding
-        for document in _search_documents(view.output, found, tally, error):
-            terminal.say_text(f"{render_json.dumped(document, encoding=encoding)}\n")
-    elif found:
-        terminal.say(render_text.search_block(found[0]))
-    if error is not None:
-        terminal.tell(render_text.error_lines(error))
-    return exit_codes.strongest([code, _output_code(terminal)])
+    interrupts = Interrupts()
+    with interrupts.caught():
+        error, code = _ended(terminal, view, interrupts, find)
+        if view.output is not Output.TEXT:
+            encoding = terminal.out.encoding
+            for document in _search_documents(view.output, found, tally, error):
+                terminal.say_text(f"{render_json.dumped(document, encoding=encoding)}\n")
+        elif found:
+            terminal.say(render_text.search_block(found[0]))
+        if error is not None:
+            terminal.tell(render_text.error_lines(error))
+        return exit_codes.strongest([code, _answer_code(terminal, interrupts, error)])
 
 
 def _search_documents(
@@ -207,17 +207,18 @@ def run_answer(
         with _opened(terminal, view) as sides:
             found.append(work(sides, terminal))
 
-    with Interrupts().raised():
-        error, code = _ended(terminal, view, find)
-    if view.output is Output.TEXT:
-        terminal.say(lines(found[0]) if found else [])
-    else:
-        failure = () if error is None else (render_json.error_document(command, error),)
-        for answer in (*map(document, found), *failure)[:1]:
-            terminal.say_text(f"{render_json.dumped(answer, encoding=terminal.out.encoding)}\n")
-    if error is not None:
-        terminal.tell(render_text.error_lines(error))
-    return exit_codes.strongest([code, _output_code(terminal)])
+    interrupts = Interrupts()
+    with interrupts.caught():
+        error, code = _ended(terminal, view, interrupts, find)
+        if view.output is Output.TEXT:
+            terminal.say(lines(found[0]) if found else [])
+        else:
+            failure = () if error is None else (render_json.error_document(command, error),)
+            for answer in (*map(document, found), *failure)[:1]:
+                terminal.say_text(f"{render_json.dumped(answer, encoding=terminal.out.encoding)}\n")
+        if error is not None:
+            terminal.tell(render_text.error_lines(error))
+        return exit_codes.strongest([code, _answer_code(terminal, interrupts, error)])
 
 
 def run_without_sides(view: View, command: str, answer: Callable[[Terminal], int]) -> int:
@@ -229,25 +230,32 @@ def run_without_sides(view: View, command: str, answer: Callable[[Terminal], int
     """
     terminal = open_terminal(view.color)
     codes: list[int] = []
-    with Interrupts().raised():
-        error, code = _ended(terminal, view, lambda: codes.append(answer(terminal)))
-    if error is not None:
-        if view.output is not Output.TEXT:
-            document = render_json.error_document(command, error)
-            terminal.say_text(f"{render_json.dumped(document, encoding=terminal.out.encoding)}\n")
-        terminal.tell(render_text.error_lines(error))
-    return exit_codes.strongest([code, *codes, _output_code(terminal)])
+    interrupts = Interrupts()
+    with interrupts.caught():
+        error, code = _ended(terminal, view, interrupts, lambda: codes.append(answer(terminal)))
+        if error is not None:
+            # A signal may come behind the answer, and one document is not two.
+            is_answered = view.output is Output.JSON and terminal.out.has_written
+            if view.output is not Output.TEXT and not is_answered:
+                document = render_json.error_document(command, error)
+                dumped = render_json.dumped(document, encoding=terminal.out.encoding)
+                terminal.say_text(f"{dumped}\n")
+            terminal.tell(render_text.error_lines(error))
+        return exit_codes.strongest([code, *codes, _answer_code(terminal, interrupts, error)])
 
 
 # --- how a run ends ---------------------------------------------------------------------------
 
 
 def _ended(
-    terminal: Terminal, view: View, body: Callable[[], None]
+    terminal: Terminal, view: View, interrupts: Interrupts, body: Callable[[], None]
 ) -> tuple[UndriftError | None, int]:
-    """Run *body*; what ended it early, if something did, and the exit code of that."""
+    """Run *body*; what ended it early, if something did, and the exit code of that.
+
+    Only in here does a signal raise. What comes behind it is the answer, and is written whole.
+    """
     try:
-        with _logged(terminal, view):
+        with interrupts.raised(), _logged(terminal, view):
             body()
     except UndriftError as exc:
         return exc, exit_codes.of_error(exc)
@@ -259,6 +267,15 @@ def _ended(
             terminal.tell(map(Line, trace_of(exc)))
         return Bug(exc), exit_codes.UNKNOWN
     return None, exit_codes.IN_SYNC
+
+
+def _answer_code(terminal: Terminal, interrupts: Interrupts, error: UndriftError | None) -> int:
+    """The exit code that writing the answer asks for: its stream's, or that of a late signal."""
+    if interrupts.received is None or isinstance(error, Interruption):
+        return _output_code(terminal)
+    late = Interrupted(interrupts.received)
+    terminal.tell(render_text.error_lines(LateInterruption(late.name)))
+    return exit_codes.strongest([late.exit_code, _output_code(terminal)])
 
 
 def _output_code(terminal: Terminal) -> int:

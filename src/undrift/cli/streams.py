@@ -6,6 +6,7 @@ a reader at the other end of a pipe sees each when it is true.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
@@ -64,6 +65,7 @@ class Stream:
 
     Attributes:
         failure: why nothing is written any more.
+        has_written: whether anything of ours may have gone out.
 
     Safety:
         May be written to from several threads.
@@ -76,10 +78,11 @@ class Stream:
         self.encoding = getattr(raw, "encoding", None) or "utf-8"
         self._carries_emoji = _can_encode("".join(EMOJI), self.encoding)
         self.failure: OSError | None = None
+        self.has_written = False
 
     def isatty(self) -> bool:
         """Whether a person sees it as it is written."""
-        return self._raw is not None and self._raw.isatty()
+        return _is_terminal(self._raw)
 
     def lines(self, lines: Iterable[Line]) -> None:
         """Write *lines* together."""
@@ -89,13 +92,17 @@ class Stream:
         """Write *text* as far as the stream's encoding carries it, and flush."""
         raw = self._raw
         if raw is not None and self.failure is None and text:
+            carried = self._carried(text)
             with self._lock:
+                self.has_written = True
                 try:
-                    raw.write(self._carried(text))
+                    raw.write(carried)
                     raw.flush()
                 except OSError as exc:
                     self.failure = exc
                     _forget_what_is_buffered(raw)
+                except ValueError:  # so Python puts it where a program has closed its own stream
+                    self.failure = OSError(errno.EBADF, os.strerror(errno.EBADF))
         return len(text)
 
     def flush(self) -> None:
@@ -174,8 +181,13 @@ def is_colored(
 
 
 def _stream(raw: TextIO | None, color: Color) -> Stream:
-    is_terminal = raw is not None and raw.isatty()
-    return Stream(raw, is_colored=is_colored(color, is_terminal=is_terminal))
+    return Stream(raw, is_colored=is_colored(color, is_terminal=_is_terminal(raw)))
+
+
+def _is_terminal(raw: TextIO | None) -> bool:
+    with suppress(ValueError):  # a closed stream is no terminal
+        return raw is not None and raw.isatty()
+    return False
 
 
 def _can_encode(text: str, encoding: str) -> bool:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import random
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -30,6 +32,7 @@ DEADLINE_SECONDS: Final = 300.0
 _WAIT_INITIAL_SECONDS = 0.5
 _WAIT_MAX_SECONDS = 30.0  # eight attempts then cover a minute, by which providers count
 _WAIT_JITTER_SECONDS = 1.0
+_WAIT_SLICE_SECONDS = 0.1  # how late a wait notices that nobody waits for its end any more
 
 _log = logging.getLogger(__name__)
 
@@ -62,11 +65,17 @@ class Endpoint:
         self._opening = threading.Lock()
         self._is_down = False
 
-    def ask(self, texts: Sequence[str]) -> NDArray[np.float64]:
+    def ask(
+        self, texts: Sequence[str], *, go_on: Callable[[], None] = lambda: None
+    ) -> NDArray[np.float64]:
         """The vectors of *texts*, which fit into one request.
 
         After a server has exhausted every attempt it is asked only once at a time until it answers
         again: a run over a thousand owners must not wait a thousand minutes.
+
+        Args:
+            go_on: called before each attempt and several times a second in between; what it raises
+                is raised.
 
         Shape:
             ``(len(texts), dimension)``, in order.
@@ -84,15 +93,12 @@ class Endpoint:
         logging.getLogger("stamina").addHandler(_NOWHERE)
         attempts = 1 if self._is_down else self._options.max_attempts
         made = 0
+        wait = _Wait()
         try:
             for attempt in stamina.retry_context(
-                on=_noted_wait,
-                attempts=attempts,
-                timeout=DEADLINE_SECONDS,
-                wait_initial=_WAIT_INITIAL_SECONDS,
-                wait_max=_WAIT_MAX_SECONDS,
-                wait_jitter=_WAIT_JITTER_SECONDS,
+                on=wait.is_granted, attempts=attempts, timeout=DEADLINE_SECONDS
             ):
+                _pause(0.0 if stamina.is_testing() else wait.seconds, go_on)
                 with attempt:
                     made = attempt.num
                     rows = self._request(client, texts)
@@ -174,17 +180,49 @@ class Endpoint:
         )
 
 
-def _noted_wait(exc: Exception) -> bool | float:
-    wait = next_wait(exc)
-    if isinstance(exc, PassingFault):
-        asked = "" if exc.wait_seconds is None else f", and asks to wait {exc.wait_seconds:g} s"
-        _log.info(
-            "No vectors from the embedding server: %s%s",
-            exc.reason,
-            asked,
-            extra={"action": "embed", "wait_seconds": exc.wait_seconds},
-        )
-    return wait
+class _Wait:
+    """The wait before the next attempt, as a stamina backoff hook that is not to wait itself.
+
+    stamina counts attempts and time. Its own wait cannot be ended: a process would live on in it
+    for a minute after its last line.
+
+    Attributes:
+        seconds: how long to wait; 0 before the first attempt.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._backoff_seconds = _WAIT_INITIAL_SECONDS
+
+    def is_granted(self, exc: Exception) -> bool | float:
+        """False if another attempt is not worth while, else 0 for “at once”."""
+        asked = next_wait(exc)
+        if isinstance(exc, PassingFault):
+            said = "" if exc.wait_seconds is None else f", and asks to wait {exc.wait_seconds:g} s"
+            _log.info(
+                "No vectors from the embedding server: %s%s",
+                exc.reason,
+                said,
+                extra={"action": "embed", "wait_seconds": exc.wait_seconds},
+            )
+        if asked is False:
+            return False
+        self.seconds = self._next_backoff() if asked is True else asked
+        return 0.0
+
+    def _next_backoff(self) -> float:
+        jitter = random.uniform(0, _WAIT_JITTER_SECONDS)  # noqa: S311  nothing is kept secret by it
+        seconds = min(self._backoff_seconds + jitter, _WAIT_MAX_SECONDS)
+        self._backoff_seconds *= 2
+        return seconds
+
+
+def _pause(seconds: float, go_on: Callable[[], None]) -> None:
+    ends_at = time.monotonic() + seconds
+    go_on()
+    while (left := ends_at - time.monotonic()) > 0:
+        time.sleep(min(left, _WAIT_SLICE_SECONDS))
+        go_on()
 
 
 _NOWHERE = logging.NullHandler()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from undrift.embedders._openai_endpoint import Endpoint
 from undrift.embedders._openai_errors import TextRefused
@@ -85,6 +87,7 @@ class OpenAIEmbedder:
             sent_dimension=self._dimension if is_shortened else None,
         )
         self._identity = _identity(model, options, self._dimension)
+        self._go_on: Callable[[], None] = lambda: None
 
     @property
     def model(self) -> str:
@@ -129,6 +132,17 @@ class OpenAIEmbedder:
             for text in map(storable_text, texts)
         )
 
+    def impatient(self, go_on: Callable[[], None]) -> OpenAIEmbedder:
+        """The same embedder, on the same connections, which gives up when nobody waits any more.
+
+        Args:
+            go_on: called before each request and several times a second while waiting for the
+                next; what it raises ends the embedding. A request that was sent is waited for.
+        """
+        impatient = copy(self)
+        impatient._go_on = go_on
+        return impatient
+
     def close(self) -> None:
         """Give back every connection. Safe to call twice; a later call opens new ones."""
         self._endpoint.close()
@@ -156,11 +170,14 @@ class OpenAIEmbedder:
         if start < len(texts):
             yield start, len(texts)
 
+    def _ask(self, texts: Sequence[str]) -> NDArray[np.float64]:
+        return self._endpoint.ask(texts, go_on=self._go_on)
+
     def _embed_request(self, texts: Sequence[str]) -> Vectors:
         if len(texts) == 1:
             return self._embed_alone(texts[0])
         try:
-            return unit_rows(self._endpoint.ask(texts))
+            return unit_rows(self._ask(texts))
         except TextRefused as refusal:
             return self._embed_around(texts, refusal)
 
@@ -170,12 +187,12 @@ class OpenAIEmbedder:
         Both tries see the text only, never its neighbours: equal texts have equal vectors.
         """
         try:
-            return unit_rows(self._endpoint.ask([text]))
+            return unit_rows(self._ask([text]))
         except TextRefused:
             shorter = cut_to_certainty(text, self._options.max_text_tokens)
             if shorter == text:
                 raise
-        return unit_rows(self._endpoint.ask([shorter]))
+        return unit_rows(self._ask([shorter]))
 
     def _embed_around(self, texts: Sequence[str], refusal: TextRefused) -> Vectors:
         """Halve a refused request until what is refused stands alone; the others are embedded."""
@@ -188,7 +205,7 @@ class OpenAIEmbedder:
                 if stop - start == 1:
                     vectors[start] = self._embed_alone(texts[start])[0]
                 else:
-                    vectors[start:stop] = unit_rows(self._endpoint.ask(texts[start:stop]))
+                    vectors[start:stop] = unit_rows(self._ask(texts[start:stop]))
                 taken += 1
             except TextRefused as exc:
                 if stop - start > 1:

@@ -1,7 +1,8 @@
-"""One relational database, read only: addresses, snapshots, owner columns and errors.
+"""One relational database: addresses, snapshots, owner columns and errors.
 
-Everything the two layouts share. Nothing here writes, and nothing can: PostgreSQL transactions are
-READ ONLY, SQLite connections ``query_only``.
+Everything the two layouts share. A `Database` cannot write: its PostgreSQL transactions are READ
+ONLY, its SQLite connections ``query_only``. Only ``postgres_engine(may_write=True)``, which edits a
+document for the assistant's tools, opens other ones.
 """
 
 from __future__ import annotations

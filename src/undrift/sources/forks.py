@@ -1,32 +1,18 @@
-"""Connections in a forked process: those of its parent stay the parent's.
-
-Two processes that speak through one connection get each other's answers.
-"""
+"""Engines in a forked process: the connections of its parent stay the parent's."""
 
 from __future__ import annotations
 
-import os
-from weakref import WeakSet
-
 from sqlalchemy.engine import Engine
-from sqlalchemy.pool import Pool
 
-_engines: WeakSet[Engine] = WeakSet()
-_inherited: list[Pool] = []
+from undrift.forks import after_fork, leave_to_parent
 
 
 def own_after_fork(engine: Engine) -> Engine:
     """*engine*, which opens connections of its own in every process."""
-    _engines.add(engine)
+    after_fork(engine, _begin_afresh)
     return engine
 
 
-def _begin_afresh() -> None:
-    for engine in list(_engines):
-        # Kept from being collected: closing one would end the parent's session.
-        _inherited.append(engine.pool)
-        engine.dispose(close=False)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_afresh)
+def _begin_afresh(engine: Engine) -> None:
+    leave_to_parent(engine.pool)
+    engine.dispose(close=False)
