@@ -16,7 +16,7 @@ from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 from urllib.parse import quote
 
 import sqlalchemy as sa
@@ -39,6 +39,14 @@ STREAM_ROWS = 500
 
 
 PageBehind = Callable[[object], sa.Select[Any]]
+
+
+@runtime_checkable
+class Closable(Protocol):
+    """A driver's cursor, as far as it matters here."""
+
+    def close(self) -> None:
+        """Close it; may fail."""
 
 
 class Database:
@@ -134,7 +142,12 @@ class Database:
         """The rows of *statement* through a server-side cursor, in constant memory."""
         options = {"stream_results": True, "max_row_buffer": STREAM_ROWS}
         with connection.execute(statement, execution_options=options) as result:
-            yield from result
+            cursor = result.cursor
+            try:
+                yield from result
+            finally:
+                # A reader that leaves when the connection has just broken: see _close_cursor.
+                _close_at_last(cursor)
 
     def pages(
         self, owner: OwnerColumn, page_behind: PageBehind, after: str | None
@@ -293,12 +306,18 @@ def postgres_engine(url: URL, *, may_write: bool = False) -> Engine:
     # complains when it is collected. The attempt after this one finds the connection closed.
     @sa.event.listens_for(engine, "handle_error")
     def _close_cursor(context: sa.engine.ExceptionContext) -> None:
-        cursor = getattr(context.execution_context, "cursor", None)
-        if cursor is not None:
-            with suppress(Exception):
-                cursor.close()
+        _close_at_last(getattr(context.execution_context, "cursor", None))
 
     return own_after_fork(engine)
+
+
+def _close_at_last(cursor: object) -> None:
+    """Close a driver's *cursor*, whose first attempt may fail on a broken connection."""
+    if not isinstance(cursor, Closable):
+        return
+    for _ in range(2):
+        with suppress(Exception):
+            cursor.close()
 
 
 def _sqlite(url: URL) -> Engine:
