@@ -23,6 +23,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 
 from undrift.errors import ConfigError, SourceUnavailable, UndriftError
+from undrift.mapping import DocumentTable
 from undrift.sources.failures import mapped_failures
 from undrift.sources.forks import own_after_fork
 from undrift.sources.owners import DynamicOwnerColumn, OwnerColumn
@@ -133,6 +134,20 @@ class Database:
             if column not in table.c:
                 raise no_such_column(name, column, list(table.c.keys()), setting)
         return table
+
+    def document_table(self, layout: DocumentTable) -> tuple[sa.Table, OwnerColumn]:
+        """The table of *layout*, and how its owners are spelled.
+
+        Raises:
+            ConfigError: there is no such table or column.
+        """
+        table = self.table(
+            layout.table,
+            layout.owner,
+            [layout.document],
+            setting="[source.documents] table, owner and document",
+        )
+        return table, self.owner_column(table.c[layout.owner])
 
     def owner_column(self, column: sa.Column[Any]) -> OwnerColumn:
         """How owners are spelled in *column*."""

@@ -143,14 +143,7 @@ class DocumentSource:
 
     def _table(self) -> tuple[sa.Table, OwnerColumn]:
         if self._described is None:
-            layout = self._layout
-            table = self._database.table(
-                layout.table,
-                layout.owner,
-                [layout.document],
-                setting="[source.documents] table, owner and document",
-            )
-            self._described = table, self._database.owner_column(table.c[layout.owner])
+            self._described = self._database.document_table(self._layout)
         return self._described
 
     def _where(self) -> list[sa.ColumnElement[bool]]:
