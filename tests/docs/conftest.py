@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from functools import cache
 from itertools import count
 from pathlib import Path
 
 import pytest
 
-from support.cli import Shell
+from support.cli import Shell, profile_shell
 from support.doc_pages import Page
 from support.doc_runner import Runner
 from undrift.embedders import local
@@ -48,7 +47,7 @@ def shell(
     postgres_url: str,
 ) -> Iterator[Shell]:
     """A PostgreSQL source with an empty table, and pgvector in the same database."""
-    shell = Shell(tmp_path, monkeypatch, capsys, source_url=postgres_url, store_url=postgres_url)
-    with closing(shell.source):
-        shell.create_profiles()
+    with profile_shell(
+        tmp_path, monkeypatch, capsys, source_url=postgres_url, store_url=postgres_url
+    ) as shell:
         yield shell

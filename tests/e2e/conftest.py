@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from support.cli import Shell
+from support.cli import Shell, profile_shell
 
 
 @pytest.fixture
@@ -16,9 +15,7 @@ def shell(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Iterator[Shell]:
     """A SQLite source with an empty table, over the embedded store."""
-    shell = Shell(tmp_path, monkeypatch, capsys, source_url="sqlite:///app.db")
-    with closing(shell.source):
-        shell.create_profiles()
+    with profile_shell(tmp_path, monkeypatch, capsys, source_url="sqlite:///app.db") as shell:
         yield shell
 
 
@@ -30,9 +27,9 @@ def postgres_shell(
     postgres_url: str,
 ) -> Iterator[Shell]:
     """A PostgreSQL source with an empty table, and pgvector in the same database."""
-    shell = Shell(tmp_path, monkeypatch, capsys, source_url=postgres_url, store_url=postgres_url)
-    with closing(shell.source):
-        shell.create_profiles()
+    with profile_shell(
+        tmp_path, monkeypatch, capsys, source_url=postgres_url, store_url=postgres_url
+    ) as shell:
         yield shell
 
 

@@ -7,7 +7,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -166,6 +167,22 @@ class Shell:
     def drop(self, owner: int) -> None:
         """Delete an owner's row."""
         self.source.run("DELETE FROM profiles WHERE user_id = :owner", owner=owner)
+
+
+@contextmanager
+def profile_shell(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    *,
+    source_url: str,
+    store_url: str | None = None,
+) -> Iterator[Shell]:
+    """A shell over a source with the origin's table, empty."""
+    shell = Shell(folder, monkeypatch, capsys, source_url=source_url, store_url=store_url)
+    with closing(shell.source):
+        shell.create_profiles()
+        yield shell
 
 
 def experiences(*ids: str) -> Document:
