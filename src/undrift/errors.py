@@ -4,10 +4,13 @@
     ├── ConfigError                 fix the configuration and run again (exit 2)
     │   ├── OwnerNotFound           neither side knows this user
     │   ├── ProfileOutdated         the given profile is not what the source holds
-    │   └── DimensionMismatch       the store holds vectors of another dimension
+    │   ├── DimensionMismatch       the store holds vectors of another dimension
+    │   ├── StateMismatch           the store belongs to another state or source
+    │   └── Superseded              a newer configuration writes this store
     ├── UnknownStateError           could not look: neither "in sync" nor "drift" (exit 3)
     │   ├── SourceUnavailable
     │   ├── StoreUnavailable
+    │   ├── StateUnavailable
     │   ├── IncompleteRead          the source hides something from this role
     │   └── InvalidDocument         one owner's document cannot be read
     ├── TransientError              worth another try
@@ -130,6 +133,14 @@ class DimensionMismatch(ConfigError):
         self.found = found
 
 
+class StateMismatch(ConfigError):
+    """The store is claimed by another state or for another source; nothing was written."""
+
+
+class Superseded(ConfigError):
+    """Another configuration became the current one; this one only reads from now on."""
+
+
 class UnknownStateError(UndriftError):
     """undrift could not look. It is never "in sync" and never "drift"."""
 
@@ -140,6 +151,10 @@ class SourceUnavailable(UnknownStateError):
 
 class StoreUnavailable(UnknownStateError):
     """The vector store could not be reached, or failed in the middle of a call."""
+
+
+class StateUnavailable(UnknownStateError):
+    """The state could not be reached, or gave no definite answer."""
 
 
 class IncompleteRead(UnknownStateError):

@@ -14,15 +14,22 @@ FAILPOINTS: frozenset[str] = frozenset(
     {
         # one call of a store's `publish`, in this order
         "store.publish.begun",  # the transaction is open, nothing is written
+        "store.publish.held",  # the owners are locked, with a state beside the vectors only
         "store.publish.written",  # writes are made, deletes are not
         "store.publish.deleted",  # deletes are made too, nothing is committed
         "store.publish.committed",  # durable, but the caller does not know it yet
-        # one owner's sync, in this order
-        "sync.looked",  # both sides are read
+        # one page of owners in a sync, in this order
+        "sync.leased",
+        "sync.noted",  # what is remembered of them is read, the source is not
+        "sync.read",  # the source's snapshot is read
+        "sync.observed",  # versions are assigned to what it showed
+        "sync.looked",  # the store is enumerated too
+        "sync.raised",  # versions are above all that the store was found to hold
         "sync.planned",
         "sync.embedded",
         "sync.published",
         "sync.verified",
+        "sync.acknowledged",
     }
 )
 """Every name there is. A store without transactions passes its four in the same order."""

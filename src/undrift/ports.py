@@ -75,11 +75,14 @@ class SourceInfo:
         location: its address without a password.
         layout: the tables read, such as ``profiles(user_id, filtered_data)``.
         is_standby: a replica that may lag; it serves ``check`` only.
+        identity: tells this database from every other, a standby or another spelling of its address
+            does not change it; empty if nothing does.
     """
 
     location: str
     layout: str
     is_standby: bool = False
+    identity: str = ""
 
 
 class Source(Protocol):

@@ -1,0 +1,1 @@
+"""States, chosen by the scheme of their address."""
