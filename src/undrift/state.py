@@ -63,8 +63,9 @@ class OwnerNote:
     Attributes:
         generation: grows with every mark; a sync acknowledges the one that it noted.
         synced_generation: the highest generation that was acknowledged.
-        observation: grows with every accepted observation; an observation is accepted only if it
-            is still the noted one, so that versions are ordered as the source's snapshots are.
+        observation: grows with every accepted observation and every raise; an observation is
+            accepted only if it is still the noted one, so that versions are ordered as the source's
+            snapshots are, and none falls behind what it was raised to.
         entities: by identity, the deleted ones too.
     """
 
@@ -230,7 +231,8 @@ class DeleteUsage:
 
     Attributes:
         spent: records deleted by programs, by kind.
-        managed: live entities by kind, those deleted meanwhile included.
+        managed: live entities by kind, with those that were deleted meanwhile, or whose delete is
+            not published yet.
     """
 
     spent: Mapping[str, int]
@@ -278,10 +280,11 @@ class StateSummary:
         last_error: the latest of their errors.
         entities: live entities; published: those of them that were read back at their version.
         parked: records that cannot be made.
-        unverified_seconds: the age of the oldest verification; None if an owner has none yet, or
-            there are no owners.
+        unverified_seconds: the age of the oldest verification of an owner with live entities; None
+            if an owner has none yet, or there are no such owners.
         never_verified: owners that were never verified.
-        deletes_waiting: whether deletes wait because the budget is spent.
+        deletes_waiting: whether deletes wait because the budget is spent, as the last to ask within
+            a day was told.
         workers: seen within the last day.
     """
 
@@ -307,7 +310,8 @@ class ScrubTurn(NamedTuple):
     Attributes:
         after: the owner behind whom to go on; None for the beginning.
         is_second_side: the source's owners are done, the store's own come now.
-        began_seconds: how long ago this pass began.
+        began_seconds: how long ago this pass began, which is when the last one ended; infinite
+            before the very first.
     """
 
     after: str | None
@@ -372,14 +376,14 @@ class State(Protocol):
     ) -> Mapping[str, str]:
         """Lease *owners* to *holder*, those that are free, expired, its own, or held by *over*.
 
-        Leases save work; nothing that is written depends on them.
+        Leases save work; nothing that is written depends on them. A lease alone makes nobody known.
 
         Returns:
             For each owner that is leased to somebody else: to whom.
         """
 
     def renew(self, owners: Sequence[str], holder: str, seconds: float) -> None:
-        """Prolong the leases that *holder* still has; those it has lost stay lost."""
+        """Prolong the leases that *holder* still has; those it has lost, by time too, stay lost."""
 
     def release(self, owners: Sequence[str], holder: str) -> None:
         """Give up the leases on *owners* that *holder* has."""

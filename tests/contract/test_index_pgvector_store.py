@@ -13,7 +13,7 @@ from undrift.search_index import IndexParameters, IndexState
 from undrift.stores.pgvector import PgvectorStore
 from undrift.testing._store_fixtures import Crowd, similarities, stamps_of
 from undrift.testing.builders import DIMENSION, MODEL, vectors
-from undrift.testing.store_contract import SearchContract, StoreContract
+from undrift.testing.store_contract import ClaimableStoreContract, SearchContract
 
 
 class IndexedFixtures(plain.PgvectorFixtures):
@@ -38,7 +38,7 @@ class IndexedFixtures(plain.PgvectorFixtures):
         crowd.store.close()
 
 
-class TestPgvectorStoreWithAnIndex(IndexedFixtures, StoreContract):
+class TestPgvectorStoreWithAnIndex(IndexedFixtures, ClaimableStoreContract):
     """Exact, as without."""
 
 

@@ -12,11 +12,13 @@ from psycopg import sql
 
 from support.postgres import PostgresServer
 from undrift.ports import Vectors
-from undrift.testing.store_contract import StoreContract, StoreFixtures
+from undrift.testing.store_contract import StoreFixtures, TransactionalStoreContract
 
 
 class PgvectorFixtures(StoreFixtures):
     """What the contract does to a table behind the store's back."""
+
+    fence_opener = "support.fences:open_fence"
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -52,5 +54,5 @@ class PgvectorFixtures(StoreFixtures):
             return cursor.fetchall() if cursor.description else []
 
 
-class TestPgvectorStore(PgvectorFixtures, StoreContract):
+class TestPgvectorStore(PgvectorFixtures, TransactionalStoreContract):
     """Without an index on the vectors."""

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 from undrift.ports import Vectors
-from undrift.testing.store_contract import StoreContract
+from undrift.testing.store_contract import TransactionalStoreContract
 
 
-class TestSqliteStore(StoreContract):
+class TestSqliteStore(TransactionalStoreContract):
+    fence_opener = "support.fences:open_fence"
+
     @pytest.fixture(scope="class")
     @classmethod
     def new_location(cls, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], str]:

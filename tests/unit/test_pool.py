@@ -10,7 +10,7 @@ from threading import Barrier, Lock
 
 import pytest
 
-from undrift.stores._pool import Pool
+from undrift.pooling import Pool
 
 
 class Server:

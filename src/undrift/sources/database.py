@@ -16,7 +16,7 @@ from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 from urllib.parse import quote
 
 import sqlalchemy as sa
@@ -37,6 +37,20 @@ _AS_WE_READ = sa.text(
     " set_config('datestyle', 'ISO, YMD', true), set_config('intervalstyle', 'postgres', true)"
 )
 STREAM_ROWS = 500
+
+# The right to the function is checked before the statement begins, so it is one of its own.
+_ORIGIN = sa.text(
+    "SELECT pg_is_in_recovery(), current_database(), coalesce(has_function_privilege("
+    "to_regprocedure('pg_catalog.pg_control_system()'), 'EXECUTE'), false)"
+)
+_SYSTEM_IDENTIFIER = sa.text("SELECT system_identifier FROM pg_catalog.pg_control_system()")
+
+
+class Origin(NamedTuple):
+    """See `SourceInfo`."""
+
+    is_standby: bool
+    identity: str
 
 
 PageBehind = Callable[[object], sa.Select[Any]]
@@ -93,12 +107,21 @@ class Database:
                 connection.execute(_AS_WE_READ)
             yield connection
 
-    def is_standby(self) -> bool:
-        """Whether this is a replica, which may lag behind the primary."""
+    def origin(self) -> Origin:
+        """Which database this is, and whether it is the primary.
+
+        A PostgreSQL is told by the identifier that `initdb` gave its cluster, which standbys share,
+        and so does a copy of the whole cluster; a file by its real path.
+        """
         if not self.is_postgres:
-            return False
+            path = os.path.realpath(self.url.database or "")
+            return Origin(is_standby=False, identity=path)
         with self.snapshot() as connection:
-            return bool(connection.scalar(sa.text("SELECT pg_is_in_recovery()")))
+            is_standby, database, may_ask = connection.execute(_ORIGIN).one()
+            if not may_ask:
+                return Origin(is_standby=is_standby, identity="")
+            identifier = connection.scalar(_SYSTEM_IDENTIFIER)
+            return Origin(is_standby=is_standby, identity=f"{identifier}/{database}")
 
     def table(self, name: str, owner: str, columns: Sequence[str], *, setting: str) -> sa.Table:
         """The table *name* as the database describes it.

@@ -9,11 +9,14 @@ from typing import Any, NoReturn
 
 import sqlalchemy as sa
 
+from undrift.changes import ChangeFeed, Triggers
 from undrift.errors import InvalidDocument
 from undrift.fingerprint import content_digest
 from undrift.mapping import DocumentTable
 from undrift.mapping import Mapping as SourceMapping
 from undrift.ports import DocumentEditor, Element, SourceInfo
+from undrift.sources.changes import open_feed, open_triggers
+from undrift.sources.changes.tracked import TrackedTable, tracked_owner
 from undrift.sources.database import Database, condition
 from undrift.sources.editing import TableDocumentEditor
 from undrift.sources.owners import OwnerColumn
@@ -83,11 +86,12 @@ class DocumentSource:
     def describe(self) -> SourceInfo:
         """Connect and check that the table and its columns are there."""
         self._table()
-        layout = self._layout
+        layout, origin = self._layout, self._database.origin()
         return SourceInfo(
             location=self._database.location,
             layout=f"{layout.table}({layout.owner}, {layout.document})",
-            is_standby=self._database.is_standby(),
+            is_standby=origin.is_standby,
+            identity=origin.identity,
         )
 
     def owner_pages(self, page_owners: int, after: str | None = None) -> Iterator[Sequence[str]]:
@@ -137,9 +141,24 @@ class DocumentSource:
         """An editor of these documents; it connects when it first edits."""
         return TableDocumentEditor(self._database, self._layout)
 
+    def triggers(self) -> Triggers:
+        """The triggers on this table; they connect when they are first asked."""
+        return open_triggers(self._database, self._tracked)
+
+    def change_feed(self) -> ChangeFeed:
+        """The marks that the triggers left; connects when it is first asked."""
+        return open_feed(self._database, self._tracked)
+
     def close(self) -> None:
         """Close the database's connections."""
         self._database.close()
+
+    def _tracked(self) -> Sequence[TrackedTable]:
+        table, owner = self._table()
+        layout = self._layout
+        owners = (tracked_owner(table.c[layout.owner], owner),)
+        conditions = (layout.where,) if layout.where else ()
+        return [TrackedTable(layout.table, owners, (layout.document,), conditions)]
 
     def _table(self) -> tuple[sa.Table, OwnerColumn]:
         if self._described is None:

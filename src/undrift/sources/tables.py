@@ -9,10 +9,13 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import INTERVAL
 
+from undrift.changes import ChangeFeed, Triggers
 from undrift.fingerprint import content_digest
 from undrift.mapping import EntitySpec, FieldsRead
 from undrift.mapping import Mapping as SourceMapping
 from undrift.ports import Element, SourceInfo
+from undrift.sources.changes import open_feed, open_triggers
+from undrift.sources.changes.tracked import TrackedTable, merged, tracked_owner
 from undrift.sources.database import Database, condition, no_such_column
 from undrift.sources.owners import OwnerColumn, Verbatim
 
@@ -56,6 +59,12 @@ class _EntityTable(NamedTuple):
             .order_by(*self.owner.order)
         )
 
+    def tracked(self) -> TrackedTable:
+        """What triggers have to watch of it."""
+        owners = (tracked_owner(self.table.c[self.spec.owner], self.owner),)
+        conditions = (self.spec.where,) if self.spec.where else ()
+        return TrackedTable(self.spec.table or "", owners, self.columns, conditions)
+
     def owners_behind(self, behind: object, limit: int) -> sa.Select[Any]:
         """The first *limit* owners behind *behind*."""
         owner = self.owner.listed
@@ -90,11 +99,12 @@ class TableSource:
 
     def describe(self) -> SourceInfo:
         """Connect and check that every table and column is there."""
-        tables = self._tables()
+        tables, origin = self._tables(), self._database.origin()
         return SourceInfo(
             location=self._database.location,
             layout=", ".join(f"{t.spec.table}({t.spec.owner}, …)" for t in tables),
-            is_standby=self._database.is_standby(),
+            is_standby=origin.is_standby,
+            identity=origin.identity,
         )
 
     def owner_pages(self, page_owners: int, after: str | None = None) -> Iterator[Sequence[str]]:
@@ -145,9 +155,20 @@ class TableSource:
         for owner, owner_rows in rows.items():
             yield RowContent(owner, owner_rows)
 
+    def triggers(self) -> Triggers:
+        """The triggers on these tables; they connect when they are first asked."""
+        return open_triggers(self._database, self._tracked)
+
+    def change_feed(self) -> ChangeFeed:
+        """The marks that the triggers left; connects when it is first asked."""
+        return open_feed(self._database, self._tracked)
+
     def close(self) -> None:
         """Close the database's connections."""
         self._database.close()
+
+    def _tracked(self) -> Sequence[TrackedTable]:
+        return merged(table.tracked() for table in self._tables())
 
     def _tables(self) -> list[_EntityTable]:
         if self._described is None:

@@ -1,22 +1,18 @@
-"""PostgreSQL URLs as people write them, and as they may be shown.
-
-A password with an unescaped ``@``, ``/`` or ``?`` makes libpq read a part of it as the host or the
-database, and then print it. Such a URL is refused here before libpq has anything to say about it.
-"""
+"""Where a pgvector store is, and what its tables and indexes are called there."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from urllib.parse import quote, unquote
+from dataclasses import dataclass, field
+from urllib.parse import quote
 
-import psycopg
-from psycopg import pq, sql
-from psycopg.conninfo import conninfo_to_dict
+from psycopg import sql
 
 from undrift.errors import ConfigError
+from undrift.postgres import read_url
 
 DEFAULT_SCHEMA = "undrift"
 DEFAULT_TABLE = "vectors"
+CLAIMS_TABLE = "store_claim"
 
 # PostgreSQL cuts names at 63 bytes, and the index's is nine longer than the table's.
 _NAME_BYTES = 54
@@ -40,6 +36,16 @@ class Table:
         return sql.Identifier(*self.names)
 
     @property
+    def claims_name(self) -> str:
+        """The name of the table of claims beside it; in another's schema it says whose it is."""
+        return CLAIMS_TABLE if self.schema == DEFAULT_SCHEMA else f"undrift_{CLAIMS_TABLE}"
+
+    @property
+    def claims(self) -> sql.Identifier:
+        """The table of claims in a statement."""
+        return sql.Identifier(self.schema, self.claims_name)
+
+    @property
     def index_name(self) -> str:
         """The name of the index on owners."""
         return f"{self.name}_by_owner"
@@ -53,6 +59,11 @@ class Table:
     def lost_index_name(self) -> str:
         """The name of the index on records that have lost their vectors."""
         return f"{self.name}_lost"
+
+    @property
+    def buried_index_name(self) -> str:
+        """The name of the index on tombstones."""
+        return f"{self.name}_buried"
 
     def __str__(self) -> str:
         return f"{self.schema}.{self.name}"
@@ -70,12 +81,18 @@ class Address:
         is_approximate: searches of large owners may ask the index on vectors.
     """
 
-    conninfo: str
+    conninfo: str = field(repr=False)
     table: Table
     role: str
     database: str
     location: str
     is_approximate: bool = False
+
+    @property
+    def state_url(self) -> str:
+        """Where a state beside the vectors lives, with the password."""
+        separator = "&" if "?" in self.conninfo else "?"
+        return f"{self.conninfo}{separator}schema={quote(self.table.schema, safe='')}"
 
 
 def parse_address(url: str) -> Address:
@@ -86,31 +103,19 @@ def parse_address(url: str) -> Address:
     Raises:
         ConfigError: the URL is malformed. The message shows nothing of it that may be secret.
     """
-    _, _, rest = url.partition("://")
-    credentials, at, place = rest.partition("@")
-    if not at or "/" in credentials:  # libpq's rule; a ? belongs to a password that it stands in
-        credentials, at, place = "", "", rest
-    base, _, query = place.partition("?")
-    parameters = [part for part in query.split("&") if part]
-    tables = [part.removeprefix("table=") for part in parameters if part.startswith("table=")]
-    searches = [part.removeprefix("search=") for part in parameters if part.startswith("search=")]
-    others = "&".join(part for part in parameters if not part.startswith(("table=", "search=")))
-    conninfo = f"postgresql://{credentials}{at}{base}" + (f"?{others}" if others else "")
-    table = _table(unquote(tables[-1])) if tables else Table()
-    is_approximate = bool(searches) and _is_approximate(searches[-1])
-    try:
-        parts = {name: str(value) for name, value in conninfo_to_dict(conninfo).items()}
-    except (psycopg.ProgrammingError, UnicodeDecodeError):
-        raise _malformed() from None  # their messages quote the URL
-    if not _is_plausible(parts):
+    parsed = read_url(url, ["table", "search"])
+    if parsed is None:
         raise _malformed()
-    role = parts.get("user") or default_option("user")
+    own = parsed.own
+    table = _table(own["table"]) if "table" in own else Table()
+    is_approximate = "search" in own and _is_approximate(own["search"])
     return Address(
-        conninfo=conninfo,
+        conninfo=parsed.conninfo,
         table=table,
-        role=role,
-        database=parts.get("dbname") or default_option("dbname") or role,
-        location=_location(parts, table) + ("&search=approximate" if is_approximate else ""),
+        role=parsed.role,
+        database=parsed.database,
+        location=parsed.location(f"table={table}")
+        + ("&search=approximate" if is_approximate else ""),
         is_approximate=is_approximate,
     )
 
@@ -125,7 +130,14 @@ def _table(name: str) -> Table:
             f"{_NAME_BYTES} bytes.",
             fix=f"write for example ?table={DEFAULT_SCHEMA}.{DEFAULT_TABLE}",
         )
-    return Table(schema=names[0], name=names[1])
+    found = Table(schema=names[0], name=names[1])
+    if found.name == found.claims_name:
+        raise ConfigError(
+            "The vector store's table cannot be named like that",
+            why=f"undrift keeps the claims of its stores in {found}.",
+            fix=f"write for example ?table={DEFAULT_SCHEMA}.{DEFAULT_TABLE}",
+        )
+    return found
 
 
 def _is_approximate(search: str) -> bool:
@@ -138,13 +150,6 @@ def _is_approximate(search: str) -> bool:
     return search == "approximate"
 
 
-def _is_plausible(parts: dict[str, str]) -> bool:
-    ports = parts.get("port", "").split(",")
-    return all(port == "" or port.isdecimal() for port in ports) and not any(
-        "@" in parts.get(name, "") for name in ("host", "dbname")
-    )
-
-
 def _malformed() -> ConfigError:
     return ConfigError(
         "The vector store's URL is malformed",
@@ -153,23 +158,3 @@ def _malformed() -> ConfigError:
         fix="correct VECTOR_URL; in a user name or password write @ as %40, / as %2F, ? as %3F, "
         ": as %3A and % as %25",
     )
-
-
-def _location(parts: dict[str, str], table: Table) -> str:
-    password = ":***" if "password" in parts else ""
-    user = f"{quote(parts['user'], safe='')}{password}@" if "user" in parts else ""
-    port = f":{parts['port']}" if "port" in parts else ""
-    database = quote(parts.get("dbname", ""), safe="")
-    host = parts.get("host", "")
-    query = f"?table={table}"
-    if host.startswith("/"):  # a folder of sockets has its place in the query
-        query, host = f"?host={host}&table={table}", ""
-    return f"postgresql://{user}{host}{port}/{database}{query}"
-
-
-def default_option(name: str) -> str:
-    """What libpq takes for a part that is not given: from the environment, or its own."""
-    for option in pq.Conninfo.get_defaults():
-        if option.keyword.decode() == name and option.val:
-            return option.val.decode()
-    return ""

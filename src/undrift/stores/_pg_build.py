@@ -25,6 +25,7 @@ from psycopg import Connection, sql
 from psycopg.rows import TupleRow
 
 from undrift.errors import ConfigError, TransientError, UndriftError
+from undrift.postgres import default_option
 from undrift.search_index import (
     IndexParameters,
     IndexProgress,
@@ -35,7 +36,7 @@ from undrift.search_index import (
 from undrift.stores import _pg_index as index
 from undrift.stores import _pg_layout as layout
 from undrift.stores._meaning import NOT_CREATED
-from undrift.stores._pg_address import Address, default_option
+from undrift.stores._pg_address import Address
 from undrift.stores._pg_errors import Doing
 from undrift.stores._pg_sql import APPROXIMATE_FROM_RECORDS, Statements
 

@@ -164,6 +164,10 @@ def _missing_right(address: Address, message: str, doing: Doing) -> ConfigError:
         grants = sql.SQL("GRANT USAGE ON SCHEMA {} TO {}; GRANT {} ON {} TO {}").format(
             schema, role, sql.SQL(rights), address.table.identifier, role
         )
+        if doing == "write":  # all at once, so that a DBA is asked once
+            grants += sql.SQL("; GRANT SELECT, INSERT, UPDATE ON {} TO {}").format(
+                address.table.claims, role
+            )
     return ConfigError(
         f"The vector store's role may not {doing}",
         why=f"{address.location}: {message}.",

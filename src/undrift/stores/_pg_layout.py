@@ -34,15 +34,32 @@ CREATE TABLE IF NOT EXISTS {table} (
     embedding {vector}({dimension})
 )""")
 
-# Enumeration reads stamps from the index alone.
+# Enumeration reads stamps from the index alone. Tables of before have `deleted` in no index; there
+# it is read from the table.
 _CREATE_INDEX = sql.SQL("""\
 CREATE INDEX IF NOT EXISTS {index} ON {table} (owner_id, namespace)
-INCLUDE (kind, entity_id, fingerprint, text_hash, model, version, vector_id)""")
+INCLUDE (kind, entity_id, fingerprint, text_hash, model, version, vector_id, deleted)""")
 
 # Which records have lost their vectors: hardly any, so it stays small.
 _CREATE_LOST_INDEX = sql.SQL("""\
 CREATE INDEX IF NOT EXISTS {index} ON {table} (owner_id) INCLUDE (vector_id)
-WHERE embedding IS NULL""")
+WHERE embedding IS NULL AND deleted IS DISTINCT FROM 1""")
+
+_CREATE_BURIED_INDEX = sql.SQL("""\
+CREATE INDEX IF NOT EXISTS {index} ON {table} (owner_id, namespace)
+INCLUDE (kind, entity_id, version, vector_id)
+WHERE deleted = 1""")
+
+# One for all stores of a schema: a claim goes with the table's name.
+_CREATE_CLAIMS = sql.SQL("""\
+CREATE TABLE IF NOT EXISTS {claims} (
+    vectors text,
+    namespace text,
+    source text NOT NULL,
+    state_id text NOT NULL,
+    epoch bigint NOT NULL,
+    PRIMARY KEY (vectors, namespace)
+)""")
 
 _COLUMN_TYPES = {
     "vector_id": "uuid",
@@ -100,7 +117,16 @@ def ddl(
         _CREATE_LOST_INDEX.format(
             index=sql.Identifier(table.lost_index_name), table=table.identifier
         ),
+        _CREATE_BURIED_INDEX.format(
+            index=sql.Identifier(table.buried_index_name), table=table.identifier
+        ),
+        claims_ddl(table),
     )
+
+
+def claims_ddl(table: Table) -> sql.Composed:
+    """The statement that creates the table of claims beside *table*."""
+    return _CREATE_CLAIMS.format(claims=table.claims)
 
 
 def has_extension(connection: Connection[TupleRow]) -> bool:

@@ -17,8 +17,10 @@ from psycopg.rows import TupleRow, class_row
 
 from undrift.errors import ConfigError, UndriftError
 from undrift.findings import Finding, Status, of_error, ok, problem, warning
+from undrift.state import Claim
 from undrift.stores import _pg_layout as layout
 from undrift.stores._pg_address import Address, parse_address
+from undrift.stores._pg_claims import ClaimTable
 from undrift.stores._pg_errors import Doing, mapped_errors
 from undrift.stores._pg_rights import creating, lacking_to_create
 from undrift.stores._pg_vectors import learn_vectors
@@ -34,7 +36,8 @@ SELECT current_setting('server_version') AS version, pg_is_in_recovery() AS is_s
        (SELECT default_version FROM pg_available_extensions WHERE name = 'vector') AS available"""
 _COUNTS = """
 SELECT namespace, coalesce(model, ''), coalesce(kind, ''), count(*)
-FROM (SELECT namespace, model, kind FROM {table} LIMIT %s) AS counted
+FROM (SELECT namespace, model, kind FROM {table}
+      WHERE deleted IS DISTINCT FROM 1 LIMIT %s) AS counted
 GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"""
 _TABLE = """
 SELECT c.relpersistence = 'u'
@@ -53,6 +56,7 @@ INSERT INTO {table} (vector_id, namespace, owner_id, version)
 VALUES (gen_random_uuid(), 'undrift-doctor', 'undrift', 0) RETURNING vector_id"""
 _UPDATE = "UPDATE {table} SET version = 1 WHERE vector_id = %s"
 _DELETE = "DELETE FROM {table} WHERE vector_id = %s"
+_TRIED_NAMESPACE = "undrift-doctor"
 _APPROXIMATE = ("hnsw", "ivfflat")
 
 
@@ -214,6 +218,7 @@ def _rehearsed(
             if not exists:
                 _create(connection, address, dimension)
             _write(connection, address)
+            _put_claim(connection, address)
     except UndriftError as error:
         return _refused(error, doing)
     can = "It can be written" if exists else "The first sync can create and write it"
@@ -236,6 +241,15 @@ def _write(connection: Connection[TupleRow], address: Address) -> None:
     row = connection.execute(_ready(_INSERT, address), []).fetchone()
     connection.execute(_ready(_UPDATE, address), row)
     connection.execute(_ready(_DELETE, address), row)
+
+
+def _put_claim(connection: Connection[TupleRow], address: Address) -> None:
+    claims = ClaimTable(address, _TRIED_NAMESPACE)
+    if not claims.exists(connection):
+        claims.create(connection)
+    tried = Claim(source="", state_id=_TRIED_NAMESPACE, epoch=0)
+    for replacing in (None, tried):
+        claims.put(connection, tried, replacing=replacing)
 
 
 def _refused(error: UndriftError, doing: Doing) -> Finding:

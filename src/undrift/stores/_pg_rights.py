@@ -11,7 +11,8 @@ from psycopg import Connection, sql
 from psycopg.rows import TupleRow, class_row
 
 from undrift.errors import ConfigError, keep_first_line
-from undrift.stores._pg_address import Address, default_option, parse_address
+from undrift.postgres import default_option
+from undrift.stores._pg_address import Address, parse_address
 from undrift.stores._pg_errors import mapped_error
 
 _RIGHTS = """
@@ -113,21 +114,25 @@ def grants(url: str) -> list[str]:
     schema = sql.Identifier(address.table.schema).as_string(None)
     table = address.table.identifier.as_string(None)
     reading = (f"GRANT USAGE ON SCHEMA {schema} TO", f"GRANT SELECT ON {table} TO")
-    writing = f"GRANT INSERT, UPDATE, DELETE ON {table} TO"
+    claims = address.table.claims.as_string(None)
+    writing = (
+        f"GRANT INSERT, UPDATE, DELETE ON {table} TO",
+        f"GRANT SELECT, INSERT, UPDATE ON {claims} TO",
+    )
     if address.role:
         role = sql.Identifier(address.role).as_string(None)
         return [
             "-- For the role of VECTOR_URL, to check and to search:",
             *(f"{grant} {role};" for grant in reading),
             "-- To sync, too; leave this out where it only checks and searches:",
-            f"{writing} {role};",
+            *(f"{grant} {role};" for grant in writing),
         ]
     lines = [
         "-- Replace the roles' names by yours.",
         "-- To check and to search:",
         *(f"-- {grant} undrift_reader, undrift_writer;" for grant in reading),
         "-- To sync, too:",
-        f"-- {writing} undrift_writer;",
+        *(f"-- {grant} undrift_writer;" for grant in writing),
     ]
     # A line's end in a name would make the rest of a comment a statement.
     return [" ".join(line.splitlines()) for line in lines]

@@ -23,25 +23,31 @@ SELECT stored.vector_id::text, namespace, owner_id, kind, entity_id, fingerprint
 FROM {table} AS stored
 LEFT JOIN (
     SELECT vector_id FROM {table}
-    WHERE embedding IS NULL AND owner_id = ANY(%(owners)s::text[])
+    WHERE embedding IS NULL AND deleted IS DISTINCT FROM 1 AND owner_id = ANY(%(owners)s::text[])
 ) AS lost USING (vector_id)
-WHERE owner_id = ANY(%(owners)s::text[]) AND namespace = %(namespace)s"""
+WHERE owner_id = ANY(%(owners)s::text[]) AND namespace = %(namespace)s
+  AND deleted IS DISTINCT FROM 1"""
 _STAMPS_BY_VECTOR_ID = """
 SELECT vector_id::text, namespace, owner_id, kind, entity_id, fingerprint, text_hash, model, version
 FROM {table}
-WHERE vector_id = ANY(%(vector_ids)s::uuid[])"""
+WHERE vector_id = ANY(%(vector_ids)s::uuid[]) AND deleted IS DISTINCT FROM 1"""
+_TOMBSTONES = """
+SELECT vector_id::text, owner_id, coalesce(kind, ''), coalesce(entity_id, ''), coalesce(version, 0)
+FROM {table}
+WHERE deleted = 1 AND owner_id = ANY(%(owners)s::text[]) AND namespace = %(namespace)s"""
 _UNMANAGED = """
 SELECT owner_id, count(*)
 FROM {table}
 WHERE owner_id = ANY(%(owners)s::text[]) AND namespace IS DISTINCT FROM %(namespace)s
+  AND deleted IS DISTINCT FROM 1
 GROUP BY owner_id"""
 _FIRST_OWNERS = """
 SELECT DISTINCT owner_id FROM {table}
-WHERE namespace = %(namespace)s
+WHERE namespace = %(namespace)s AND deleted IS DISTINCT FROM 1
 ORDER BY owner_id LIMIT %(limit)s"""
 _NEXT_OWNERS = """
 SELECT DISTINCT owner_id FROM {table}
-WHERE owner_id > %(after)s AND namespace = %(namespace)s
+WHERE owner_id > %(after)s AND namespace = %(namespace)s AND deleted IS DISTINCT FROM 1
 ORDER BY owner_id LIMIT %(limit)s"""
 
 APPROXIMATE_FROM_RECORDS = 20_000
@@ -56,6 +62,7 @@ SELECT vector_id::text, namespace, owner_id, kind, entity_id, fingerprint, text_
 FROM {table}
 WHERE owner_id = %(owner_id)s AND namespace = %(namespace)s AND model = %(model)s
   AND (%(kinds)s::text[] IS NULL OR kind = ANY(%(kinds)s::text[])) AND embedding IS NOT NULL
+  AND deleted IS DISTINCT FROM 1
 ORDER BY 0 + (embedding OPERATOR({vector_schema}.<=>) %(vector)s), vector_id
 LIMIT %(limit)s"""
 
@@ -65,6 +72,7 @@ WITH near AS MATERIALIZED (
     SELECT * FROM {table}
     WHERE owner_id = %(owner_id)s AND namespace = %(namespace)s AND model = %(model)s
       AND (%(kinds)s::text[] IS NULL OR kind = ANY(%(kinds)s::text[])) AND embedding IS NOT NULL
+      AND deleted IS DISTINCT FROM 1
     ORDER BY {embedding} OPERATOR({vector_schema}.<=>) {vector}
     LIMIT %(limit)s
 )
@@ -77,12 +85,15 @@ ORDER BY embedding OPERATOR({vector_schema}.<=>) %(vector)s, vector_id"""
 _IS_LARGE = """
 SELECT count(*) = %(enough)s AND %(vector)s IS NOT NULL FROM (
     SELECT FROM {table} WHERE owner_id = %(owner_id)s AND namespace = %(namespace)s
+      AND deleted IS DISTINCT FROM 1
     LIMIT %(enough)s
 ) AS first_records"""
 
 # What a search index would be for.
 _COUNTS = """
-WITH owners AS (SELECT owner_id, count(*) AS records FROM {table} GROUP BY owner_id)
+WITH owners AS (
+    SELECT owner_id, count(*) AS records FROM {table} WHERE deleted IS DISTINCT FROM 1
+    GROUP BY owner_id)
 SELECT coalesce(sum(records), 0), count(*), coalesce(max(records), 0),
        (SELECT owner_id FROM owners ORDER BY records DESC, owner_id LIMIT 1)
 FROM owners"""
@@ -107,7 +118,7 @@ ON CONFLICT (vector_id) DO UPDATE SET
     text_hash = excluded.text_hash, model = excluded.model, version = excluded.version,
     text = excluded.text, metadata = excluded.metadata, embedding = excluded.embedding,
     deleted = 0, deleted_at = NULL
-WHERE stored.namespace = excluded.namespace AND coalesce(stored.version, 0) < excluded.version"""
+WHERE stored.namespace = excluded.namespace AND {makes_way}"""
 # The vector stays, so the row must be the one that the vector was made for.
 _RESTAMP = """
 UPDATE {table} AS stored SET
@@ -121,13 +132,42 @@ FROM unnest(
 WHERE stored.vector_id = new.vector_id AND stored.namespace = new.namespace
   AND coalesce(stored.version, 0) < new.version
   AND stored.text_hash = new.text_hash AND stored.model = new.model
-  AND stored.embedding IS NOT NULL"""
+  AND stored.embedding IS NOT NULL AND stored.deleted IS DISTINCT FROM 1"""
 _DELETE = """
 DELETE FROM {table} AS stored
 USING unnest(%(owner_ids)b::text[], %(vector_ids)b::text[]::uuid[], %(versions)b::bigint[])
     AS gone (owner_id, vector_id, version)
 WHERE stored.vector_id = gone.vector_id AND stored.owner_id = gone.owner_id
-  AND coalesce(stored.version, 0) = gone.version AND stored.namespace = %(namespace)s"""
+  AND coalesce(stored.version, 0) = gone.version AND stored.namespace = %(namespace)s
+  AND stored.deleted IS DISTINCT FROM 1"""
+_BURY = """
+INSERT INTO {table} AS stored (
+    vector_id, namespace, owner_id, kind, entity_id, fingerprint, text_hash, model, version,
+    deleted, deleted_at, text, metadata, embedding)
+SELECT vector_id, %(namespace)s, owner_id, kind, entity_id, '', '', '', version,
+       1, now(), '', '{{}}', NULL
+FROM unnest(%(vector_ids)b::text[]::uuid[], %(owner_ids)b::text[], %(kinds)b::text[],
+            %(entity_ids)b::text[], %(versions)b::bigint[])
+    AS buried (vector_id, owner_id, kind, entity_id, version)
+ON CONFLICT (vector_id) DO UPDATE SET
+    owner_id = excluded.owner_id, kind = excluded.kind, entity_id = excluded.entity_id,
+    fingerprint = '', text_hash = '', model = '', version = excluded.version,
+    deleted = 1, deleted_at = excluded.deleted_at, text = '', metadata = '{{}}', embedding = NULL
+WHERE stored.namespace = excluded.namespace AND {makes_way}"""
+_COLLECT = """
+DELETE FROM {table} AS stored
+USING unnest(%(owner_ids)b::text[], %(vector_ids)b::text[]::uuid[], %(versions)b::bigint[])
+    AS gone (owner_id, vector_id, version)
+WHERE stored.vector_id = gone.vector_id AND stored.owner_id = gone.owner_id
+  AND coalesce(stored.version, 0) = gone.version AND stored.namespace = %(namespace)s
+  AND stored.deleted = 1"""
+
+# A vector_id follows from owner, kind and id: a tombstone under it that names others is damaged,
+# shows up with nobody whom it concerns, and so must not keep anything out.
+_MAKES_WAY = """(
+    coalesce(stored.version, 0) < excluded.version
+    OR stored.deleted = 1 AND (stored.owner_id, stored.kind, stored.entity_id)
+        IS DISTINCT FROM (excluded.owner_id, excluded.kind, excluded.entity_id))"""
 
 
 class Statements:
@@ -138,12 +178,15 @@ class Statements:
         self._table = sql.Identifier(*(name.replace("%", "%%") for name in table.names))
         self.stamps_of_owners = self._ready(_STAMPS_OF_OWNERS)
         self.stamps_by_vector_id = self._ready(_STAMPS_BY_VECTOR_ID)
+        self.tombstones = self._ready(_TOMBSTONES)
         self.unmanaged = self._ready(_UNMANAGED)
         self.first_owners = self._ready(_FIRST_OWNERS)
         self.next_owners = self._ready(_NEXT_OWNERS)
         self.put = self._ready(_PUT)
         self.restamp = self._ready(_RESTAMP)
         self.delete = self._ready(_DELETE)
+        self.bury = self._ready(_BURY)
+        self.collect = self._ready(_COLLECT)
         self.is_large = self._ready(_IS_LARGE)
         self.counts = self._ready(_COUNTS)
 
@@ -172,4 +215,5 @@ class Statements:
         return sql.SQL(statement).format(table=self._table, vector_schema=schema, **parts)
 
     def _ready(self, statement: LiteralString) -> bytes:
-        return sql.SQL(statement).format(table=self._table).as_bytes(None)
+        makes_way = sql.SQL(_MAKES_WAY)
+        return sql.SQL(statement).format(table=self._table, makes_way=makes_way).as_bytes(None)

@@ -7,15 +7,17 @@ refuses, and takes a vector of NaN that pgvector refuses.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
 from undrift.errors import WriteFailed
 from undrift.fingerprint import is_storable_id
-from undrift.model import Stamp
+from undrift.model import EntityId, Stamp
 from undrift.ports import MAX_VERSION, Deletion, Record
+from undrift.state import Expected, Fence, Tombstone
 
 STAMP_COLUMNS = Stamp._fields
 """A stamp's fields are its columns, in this order."""
@@ -25,6 +27,43 @@ _EMPTY_STAMP = Stamp("", "", "", "", "", "", "", "", 0)
 
 # `Stamp._make` without its Python frame, which is a third of what reading a stamp costs.
 _stamp: Callable[[Iterable[object]], Stamp] = partial(tuple.__new__, Stamp)
+
+
+class Batch(NamedTuple):
+    """Writes and deletes that go into one transaction, in this order."""
+
+    writes: Sequence[Record]
+    deletes: Sequence[Deletion]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to send."""
+        return not self.writes and not self.deletes
+
+    def without(self, owners: Set[str]) -> Batch:
+        """What of it concerns none of *owners*."""
+        if not owners:
+            return self
+        return Batch(
+            [record for record in self.writes if record.stamp.owner_id not in owners],
+            [deletion for deletion in self.deletes if deletion.owner_id not in owners],
+        )
+
+
+class Fenced(NamedTuple):
+    """What a state is to be asked and told within a transaction."""
+
+    expected: Sequence[Expected]
+    fence: Fence
+
+    def hold(self, connection: object) -> frozenset[str]:
+        """The owners to be left out."""
+        return self.fence.hold(connection, self.expected)
+
+    def published(self, connection: object, left_out: Set[str]) -> None:
+        """Tell of the others."""
+        others = [row for row in self.expected if row.owner_id not in left_out]
+        self.fence.published(connection, others)
 
 
 def batch_of(writes: Iterable[Record], namespace: str, *, keep_text: bool) -> list[Record]:
@@ -63,6 +102,31 @@ def deletions_of(deletes: Iterable[Deletion]) -> list[Deletion]:
     )
 
 
+def tombstones_of(tombstones: Iterable[Tombstone]) -> list[Tombstone]:
+    """The tombstones to put: one for each vector_id, the one with the highest version.
+
+    Order:
+        Ascending by vector_id, as writes.
+
+    Raises:
+        WriteFailed: no store can hold one of them; nothing may be written then.
+    """
+    batch: dict[str, Tombstone] = {}
+    for stone in tombstones:
+        _refuse_ids_and_version(stone[:-1], stone.version, partial(_grave, stone))
+        rival = batch.get(stone.vector_id)
+        if rival is None or rival.version < stone.version:
+            batch[stone.vector_id] = stone
+    return [batch[vector_id] for vector_id in sorted(batch)]
+
+
+def collectable(tombstones: Iterable[Tombstone]) -> list[Deletion]:
+    """*tombstones* as what is to be removed, as far as they can be anywhere."""
+    return deletions_of(
+        Deletion(stone.owner_id, stone.vector_id, stone.version) for stone in tombstones
+    )
+
+
 def storable(ids: Iterable[str]) -> list[str]:
     """Those of *ids* that a store can hold; the others have no records, which is no error."""
     return [id_ for id_ in ids if is_storable_id(id_)]
@@ -87,18 +151,23 @@ def _refuse_unstorable(record: Record, namespace: str) -> None:
             f"{namespace!a}; nothing was written.",
             fix="open a store with that namespace",
         )
-    if not is_storable_id("".join((*stamp[:-1], record.text, record.metadata_json))):
+    texts = (*stamp[:-1], record.text, record.metadata_json)
+    _refuse_ids_and_version(texts, stamp.version, partial(_name, record))
+
+
+def _refuse_ids_and_version(texts: Iterable[str], version: int, name: Callable[[], str]) -> None:
+    if not is_storable_id("".join(texts)):
         raise WriteFailed(
             "The store refused a batch",
-            why=f"{_name(record)} holds a NUL or a lone surrogate, which no database stores as "
-            "text; nothing was written.",
+            why=f"{name()} holds a NUL or a lone surrogate, which no database stores as text; "
+            "nothing was written.",
             fix="correct that id in the source",
         )
-    if not 0 <= stamp.version < MAX_VERSION:
+    if not 0 <= version < MAX_VERSION:
         raise WriteFailed(
             "The store refused a batch",
-            why=f"{_name(record)} has the version {stamp.version}, which not every store counts "
-            "exactly; nothing was written.",
+            why=f"{name()} has the version {version}, which not every store counts exactly; "
+            "nothing was written.",
             fix="keep versions below 2**52",
         )
 
@@ -126,3 +195,7 @@ def _checked_dimension(record: Record, embedding: np.ndarray, dimension: int | N
 def _name(record: Record) -> str:
     # In ASCII: the id may be just what cannot be printed.
     return f"{record.stamp.key!a} of user {record.stamp.owner_id!a}"
+
+
+def _grave(stone: Tombstone) -> str:
+    return f"the tombstone of {EntityId.of(stone.kind, stone.entity_id)!a} of {stone.owner_id!a}"

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from undrift.errors import ConfigError, StoreUnavailable
 from undrift.stores._meaning import NOT_CREATED, REFUSED_BATCH, Meaning
 
-_NO_RIGHTS = Meaning(
+NO_RIGHTS = Meaning(
     ConfigError,
     "The vector store's file may not be used like that",
     "let this user write the file and its folder (SQLite keeps a lock file there even to read), "
@@ -28,10 +28,10 @@ _MEANINGS = {
         "The vector store's file is not a SQLite database",
         "set VECTOR_URL to another file, or remove this one if nothing needs it",
     ),
-    sqlite3.SQLITE_READONLY: _NO_RIGHTS,
-    sqlite3.SQLITE_CANTOPEN: _NO_RIGHTS,
-    sqlite3.SQLITE_PERM: _NO_RIGHTS,
-    sqlite3.SQLITE_AUTH: _NO_RIGHTS,
+    sqlite3.SQLITE_READONLY: NO_RIGHTS,
+    sqlite3.SQLITE_CANTOPEN: NO_RIGHTS,
+    sqlite3.SQLITE_PERM: NO_RIGHTS,
+    sqlite3.SQLITE_AUTH: NO_RIGHTS,
     sqlite3.SQLITE_CONSTRAINT: REFUSED_BATCH,
     sqlite3.SQLITE_FULL: REFUSED_BATCH,
     sqlite3.SQLITE_TOOBIG: REFUSED_BATCH,

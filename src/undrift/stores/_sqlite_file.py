@@ -12,15 +12,18 @@ from typing import Literal
 from urllib.parse import quote
 
 from undrift.errors import ConfigError
+from undrift.mounts import NETWORK_FILESYSTEMS, filesystem_of
+from undrift.pooling import Pool
 from undrift.stores._meaning import NOT_CREATED
-from undrift.stores._mounts import NETWORK_FILESYSTEMS, filesystem_of
-from undrift.stores._pool import Pool
-from undrift.stores._sqlite_errors import is_busy, mapped_errors
+from undrift.stores._sqlite_errors import NO_RIGHTS, is_busy, mapped_errors
 
 BUSY_SECONDS = 30.0
 """How long a call waits for another process's write."""
 
 _WAL_ATTEMPTS = 10
+
+# Where the system can tell, ask for the user as whom this process acts.
+_BY_EFFECTIVE_USER = os.access in os.supports_effective_ids
 
 
 class Connection(sqlite3.Connection):
@@ -48,8 +51,24 @@ class SqliteFile:
 
     @property
     def location(self) -> str:
-        """The file as a URL."""
+        """The file as a URL, for people."""
         return f"sqlite:///{self._path}"
+
+    @property
+    def address(self) -> str:
+        """The file as a URL, for programs."""
+        return f"sqlite:///{quote(str(self._path))}"
+
+    def require_writable(self) -> None:
+        """Look at the file's rights; whether SQLite may write shows when it does.
+
+        Raises:
+            ConfigError: nothing can be written there.
+        """
+        if self._read_only:
+            raise NO_RIGHTS.error(self.location, "it is opened with mode=ro")
+        if self.exists() and not os.access(self._path, os.W_OK, effective_ids=_BY_EFFECTIVE_USER):
+            raise NO_RIGHTS.error(self.location, "this user may not write it")
 
     def exists(self) -> bool:
         """Whether the file is there; only its certain absence is a no.

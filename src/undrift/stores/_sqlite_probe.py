@@ -25,7 +25,7 @@ _BY_EFFECTIVE_USER = os.access in os.supports_effective_ids
 
 _COUNTS = """
 SELECT namespace, coalesce(model, ''), coalesce(kind, ''), count(*)
-FROM (SELECT namespace, model, kind FROM vectors LIMIT :limit)
+FROM (SELECT namespace, model, kind FROM vectors WHERE deleted IS NOT 1 LIMIT :limit)
 GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"""
 _TRIED = {"vector_id": "undrift-doctor", "namespace": "undrift-doctor", "owner_id": "undrift"}
 _INSERT = """
@@ -111,7 +111,7 @@ def _journal(connection: sqlite3.Connection, path: Path) -> Iterator[Finding]:
 
 def _rehearsed(path: Path, info: StoreInfo, *, is_read_only: bool) -> Finding:
     """Write as a sync does, and roll it back."""
-    statements = () if info.exists else sql.CREATE
+    statements = (sql.CREATE_CLAIMS,) if info.exists else sql.CREATE
     try:
         with _opened(path, "ro" if is_read_only else "rw") as connection:
             connection.execute("BEGIN IMMEDIATE")

@@ -30,17 +30,29 @@ CREATE TABLE IF NOT EXISTS vectors (
     text TEXT,
     metadata TEXT
 )"""
+CREATE_CLAIMS = """\
+CREATE TABLE IF NOT EXISTS undrift_store_claim (
+    namespace TEXT PRIMARY KEY NOT NULL,
+    source TEXT NOT NULL,
+    state_id TEXT NOT NULL,
+    epoch INTEGER NOT NULL
+)"""
 # Not WITHOUT ROWID: vectors would overflow its pages, which took twice the space and time.
 _CREATE_EMBEDDINGS = """\
 CREATE TABLE IF NOT EXISTS embeddings (
     vector_id TEXT PRIMARY KEY NOT NULL,
     embedding BLOB NOT NULL
 )"""
+# In files of before, the index lacks `deleted`; there it is read from the table.
 _CREATE_INDEX = """\
 CREATE INDEX IF NOT EXISTS vectors_by_owner ON vectors (
-    owner_id, namespace, kind, entity_id, fingerprint, text_hash, model, version, vector_id
+    owner_id, namespace, kind, entity_id, fingerprint, text_hash, model, version, vector_id, deleted
 )"""
-CREATE = (_CREATE_VECTORS, _CREATE_EMBEDDINGS, _CREATE_INDEX)
+_CREATE_BURIED_INDEX = """\
+CREATE INDEX IF NOT EXISTS vectors_buried ON vectors (
+    owner_id, namespace, kind, entity_id, version, vector_id
+) WHERE deleted = 1"""
+CREATE = (_CREATE_VECTORS, _CREATE_EMBEDDINGS, _CREATE_INDEX, _CREATE_BURIED_INDEX, CREATE_CLAIMS)
 
 COLUMNS = {
     "vectors": {*STAMP_COLUMNS, "deleted", "deleted_at", "text", "metadata"},
@@ -62,27 +74,35 @@ SELECT vector_id, namespace, owner_id, kind, entity_id, fingerprint, text_hash,
             THEN model ELSE '' END,
        version
 FROM vectors v
-WHERE owner_id IN (SELECT value FROM json_each(:owners)) AND namespace = :namespace"""
+WHERE owner_id IN (SELECT value FROM json_each(:owners)) AND namespace = :namespace
+  AND deleted IS NOT 1"""
 STAMPS_BY_VECTOR_ID = """
 SELECT vector_id, namespace, owner_id, kind, entity_id, fingerprint, text_hash, model, version
 FROM vectors
-WHERE vector_id IN (SELECT value FROM json_each(:vector_ids))"""
+WHERE vector_id IN (SELECT value FROM json_each(:vector_ids)) AND deleted IS NOT 1"""
+TOMBSTONES = """
+SELECT vector_id, owner_id, coalesce(kind, ''), coalesce(entity_id, ''), coalesce(version, 0)
+FROM vectors
+WHERE deleted = 1 AND owner_id IN (SELECT value FROM json_each(:owners))
+  AND namespace = :namespace"""
 UNMANAGED = """
 SELECT owner_id, count(*) FROM vectors
 WHERE owner_id IN (SELECT value FROM json_each(:owners)) AND namespace IS NOT :namespace
+  AND deleted IS NOT 1
 GROUP BY owner_id"""
 FIRST_OWNERS = """
-SELECT DISTINCT owner_id FROM vectors WHERE namespace = :namespace
+SELECT DISTINCT owner_id FROM vectors WHERE namespace = :namespace AND deleted IS NOT 1
 ORDER BY owner_id LIMIT :limit"""
 NEXT_OWNERS = """
-SELECT DISTINCT owner_id FROM vectors WHERE owner_id > :after AND namespace = :namespace
+SELECT DISTINCT owner_id FROM vectors
+WHERE owner_id > :after AND namespace = :namespace AND deleted IS NOT 1
 ORDER BY owner_id LIMIT :limit"""
 
 CANDIDATES = """
 SELECT e.vector_id, e.embedding FROM vectors v JOIN embeddings e ON e.vector_id = v.vector_id
 WHERE v.owner_id = :owner_id AND v.namespace = :namespace AND v.model = :model
   AND (:kinds IS NULL OR v.kind IN (SELECT value FROM json_each(:kinds)))
-  AND length(e.embedding) = :bytes"""
+  AND v.deleted IS NOT 1 AND length(e.embedding) = :bytes"""
 MATCHES = """
 SELECT vector_id, namespace, owner_id, kind, entity_id, fingerprint, text_hash, model, version,
        coalesce(text, ''), coalesce(metadata, '{}')
@@ -91,8 +111,9 @@ WHERE vector_id IN (SELECT value FROM json_each(:vector_ids))"""
 
 # --- writing
 
-VERSIONS = """
-SELECT vector_id, namespace, coalesce(version, 0) FROM vectors
+STANDING = """
+SELECT vector_id, namespace, coalesce(version, 0), deleted IS 1, owner_id, kind, entity_id
+FROM vectors
 WHERE vector_id IN (SELECT value FROM json_each(:vector_ids))"""
 PUT_RECORD = """
 INSERT INTO vectors (vector_id, namespace, owner_id, kind, entity_id, fingerprint, text_hash,
@@ -112,16 +133,41 @@ UPDATE vectors SET
     owner_id = :owner_id, kind = :kind, entity_id = :entity_id, fingerprint = :fingerprint,
     version = :version, text = :text, metadata = :metadata
 WHERE vector_id = :vector_id AND namespace = :namespace AND coalesce(version, 0) < :version
-  AND text_hash = :text_hash AND model = :model
+  AND text_hash = :text_hash AND model = :model AND deleted IS NOT 1
   AND EXISTS (SELECT 1 FROM embeddings e WHERE e.vector_id = vectors.vector_id)"""
 DELETE_RECORD = """
 DELETE FROM vectors
 WHERE vector_id = :vector_id AND owner_id = :owner_id AND coalesce(version, 0) = :version
-  AND namespace = :namespace"""
+  AND namespace = :namespace AND deleted IS NOT 1"""
 DELETE_EMBEDDING = """
 DELETE FROM embeddings
 WHERE vector_id = :vector_id
   AND NOT EXISTS (SELECT 1 FROM vectors v WHERE v.vector_id = embeddings.vector_id)"""
+
+BURY = """
+INSERT INTO vectors (vector_id, namespace, owner_id, kind, entity_id, fingerprint, text_hash,
+                     model, version, text, metadata, deleted, deleted_at)
+VALUES (:vector_id, :namespace, :owner_id, :kind, :entity_id, '', '', '', :version, '', '{}', 1,
+        strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
+ON CONFLICT (vector_id) DO UPDATE SET
+    owner_id = excluded.owner_id, kind = excluded.kind, entity_id = excluded.entity_id,
+    fingerprint = '', text_hash = '', model = '', version = excluded.version, text = '',
+    metadata = '{}', deleted = 1, deleted_at = excluded.deleted_at"""
+DELETE_BURIED_EMBEDDING = "DELETE FROM embeddings WHERE vector_id = :vector_id"
+COLLECT = """
+DELETE FROM vectors
+WHERE vector_id = :vector_id AND owner_id = :owner_id AND coalesce(version, 0) = :version
+  AND namespace = :namespace AND deleted = 1"""
+
+# --- whose store this is
+
+HAS_CLAIMS = "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'undrift_store_claim')"
+CLAIM = "SELECT source, state_id, epoch FROM undrift_store_claim WHERE namespace = :namespace"
+PUT_CLAIM = """
+INSERT INTO undrift_store_claim (namespace, source, state_id, epoch)
+VALUES (:namespace, :source, :state_id, :epoch)
+ON CONFLICT (namespace) DO UPDATE SET
+    source = excluded.source, state_id = excluded.state_id, epoch = excluded.epoch"""
 
 _encode = JSONEncoder(ensure_ascii=False).encode
 

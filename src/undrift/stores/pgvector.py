@@ -10,14 +10,14 @@ Safety:
 from __future__ import annotations
 
 import math
-import re
-import selectors
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
+from typing import TypeVar
 
 import psycopg
-from psycopg import Connection, IsolationLevel
+from psycopg import Connection
 from psycopg.rows import TupleRow
 
 from undrift.errors import DimensionMismatch
@@ -39,21 +39,30 @@ from undrift.search_index import (
     ProgressListener,
     ignore_progress,
 )
+from undrift.state import Claim, Expected, Fence, Tombstone
 from undrift.stores import _pg_layout as layout
 from undrift.stores._pg_address import parse_address
 from undrift.stores._pg_build import IndexBuilder, IndexSession
+from undrift.stores._pg_claims import ClaimTable
 from undrift.stores._pg_errors import Doing, mapped_errors
 from undrift.stores._pg_index import ask_index, expression_for
 from undrift.stores._pg_rights import creating
+from undrift.stores._pg_sessions import Session, Sessions
 from undrift.stores._pg_sql import APPROXIMATE_FROM_RECORDS, Statements
-from undrift.stores._pg_vectors import OneVector, VectorArray, learn_vectors
-from undrift.stores._pool import Pool
-from undrift.stores._records import batch_of, deletions_of, stamp_of, storable
+from undrift.stores._pg_vectors import OneVector, learn_vectors
+from undrift.stores._pg_writing import Writing, is_uuid
+from undrift.stores._records import (
+    Batch,
+    Fenced,
+    batch_of,
+    collectable,
+    deletions_of,
+    stamp_of,
+    storable,
+    tombstones_of,
+)
 
-CONNECT_TIMEOUT_SECONDS = 10
-
-STATEMENT_RECORDS = 1_000
-"""Records per statement: 500 and 5,000 measured up to a quarter slower, one 0.2 ms."""
+T = TypeVar("T")
 
 STREAM_ROWS = 1_000
 """Rows libpq hands over at once, in constant memory and a single round trip."""
@@ -66,23 +75,11 @@ _RETRIES = 5
 _PASSING = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
 
 # Two processes that create the store do it one after the other ("undrift" in ASCII).
-_CREATE_LOCK = 0x756E6472696674
-
-_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-
-
-class _Session:
-    """A connection, and where its database keeps the type `vector` once it was asked."""
-
-    __slots__ = ("connection", "vector_schema")
-
-    def __init__(self, connection: Connection[TupleRow]) -> None:
-        self.connection = connection
-        self.vector_schema: str | None = None
+_LOCK_CREATION = f"SELECT pg_advisory_xact_lock({0x756E6472696674})"
 
 
 class PgvectorStore:
-    """The `VectorStore` in one PostgreSQL table.
+    """The `TransactionalStore` in one PostgreSQL table.
 
     Args:
         url: ``postgresql://…[?table=schema.table&search=exact|approximate&…]``; a table without a
@@ -99,7 +96,9 @@ class PgvectorStore:
         self._namespace = namespace
         self._keep_text = keep_text
         self._statements = Statements(self._address.table)
-        self._pool = Pool(self._open, _close, _is_usable)
+        self._writing = Writing(self._statements, namespace)
+        self._claims = ClaimTable(self._address, namespace)
+        self._sessions = Sessions(self._address)
 
     @property
     def namespace(self) -> str:
@@ -108,20 +107,20 @@ class PgvectorStore:
 
     @property
     def capabilities(self) -> Capabilities:
-        """Conditional writes in one transaction, any number of processes, exact search.
+        """One transaction with a state in the same database, any number of processes, exact search.
 
         With ``search=approximate`` in the URL an index on vectors may be asked, and with the
         default parameters it found 99 % of the nearest. Without it, an index that is there changes
         no result.
         """
-        why_not = {"store_class": "a publish commits by itself, not together with a state"}
+        why_not = {}
         if self._address.is_approximate:
             why_not["exact_owner_search"] = (
                 "?search=approximate lets an index answer for owners with "
                 f"{APPROXIMATE_FROM_RECORDS} records or more"
             )
         return Capabilities(
-            store_class=StoreClass.CONDITIONAL,
+            store_class=StoreClass.TRANSACTIONAL,
             atomic_records=_ATOMIC_RECORDS,
             exact_owner_search=not self._address.is_approximate,
             why_not=why_not,
@@ -158,8 +157,10 @@ class PgvectorStore:
             session.connection.transaction(),
         ):
             connection = session.connection
-            connection.execute("SELECT pg_advisory_xact_lock(%s)", [_CREATE_LOCK])
+            connection.execute(_LOCK_CREATION)
             if layout.found_layout(connection, self._address).exists:
+                if not self._claims.exists(connection):
+                    self._claims.create(connection)
                 return
             if not layout.has_extension(connection):
                 connection.execute(layout.CREATE_EXTENSION)
@@ -182,8 +183,13 @@ class PgvectorStore:
     def stamps_by_vector_id(self, vector_ids: Sequence[str]) -> Iterator[Stamp]:
         """Yield the stamps found under *vector_ids*, whatever owner or namespace they claim."""
         return self._stamps(
-            self._statements.stamps_by_vector_id, {"vector_ids": list(filter(_is_uuid, vector_ids))}
+            self._statements.stamps_by_vector_id, {"vector_ids": list(filter(is_uuid, vector_ids))}
         )
+
+    def tombstones(self, owners: Sequence[str]) -> Iterator[Tombstone]:
+        """Yield every tombstone of *owners* in the namespace, all from one snapshot."""
+        parameters = {"owners": storable(owners), "namespace": self._namespace}
+        yield from map(Tombstone._make, self._stream(self._statements.tombstones, parameters))
 
     def unmanaged(self, owners: Sequence[str]) -> Mapping[str, int]:
         """Count the records of *owners* that are not of the namespace."""
@@ -235,9 +241,9 @@ class PgvectorStore:
         return [_match(row) for row in rows if not math.isnan(row[-1])]
 
     def _nearest(
-        self, session: _Session, parameters: Mapping[str, object], dimension: int
+        self, session: Session, parameters: Mapping[str, object], dimension: int
     ) -> Sequence[TupleRow]:
-        schema = self._vector_schema(session)
+        schema = session.vector_schema()
         if self._address.is_approximate:
             query = self._statements.approximate_search(schema, expression_for(dimension))
             large = {**parameters, "enough": APPROXIMATE_FROM_RECORDS}
@@ -269,93 +275,128 @@ class PgvectorStore:
         @contextmanager
         def sessions(doing: Doing) -> Iterator[IndexSession]:
             with self._session(doing) as session:
-                yield IndexSession(session.connection, self._vector_schema(session))
+                yield IndexSession(session.connection, session.vector_schema())
 
         return IndexBuilder(
             address=self._address,
             statements=self._statements,
             sessions=sessions,
-            connect=lambda options: self._open(options).connection,
+            connect=self._sessions.connect,
         )
 
     # --- writing
 
     def publish(self, writes: Sequence[Record], deletes: Sequence[Deletion]) -> None:
         """Write, then delete, in one transaction; the port says what applies."""
-        batch = batch_of(writes, self._namespace, keep_text=self._keep_text)
-        gone = [deletion for deletion in deletions_of(deletes) if _is_uuid(deletion.vector_id)]
-        if not batch and not gone:
-            return
-        with mapped_errors(self._address, "write"):
-            for _ in range(_RETRIES):
-                with suppress(*_PASSING):
-                    self._publish_once(batch, gone)
-                    return
-            self._publish_once(batch, gone)
+        batch = self._batch(writes, deletes)
+        if not batch.is_empty:
+            self._retried(partial(self._publish_once, batch, None))
+
+    def publish_fenced(
+        self,
+        writes: Sequence[Record],
+        deletes: Sequence[Deletion],
+        expected: Sequence[Expected],
+        fence: Fence,
+    ) -> frozenset[str]:
+        """As `publish`, in one transaction with the state; *fence* gets psycopg's connection."""
+        batch = self._batch(writes, deletes)
+        if batch.is_empty and not expected:
+            return frozenset()
+        return self._retried(partial(self._publish_once, batch, Fenced(expected, fence)))
+
+    def bury(self, tombstones: Sequence[Tombstone]) -> None:
+        """Put tombstones where what is stored is older, in one transaction."""
+        batch = tombstones_of(tombstones)
+        if batch:
+            self._retried(partial(self._change, partial(self._writing.bury, batch)))
+
+    def collect(self, tombstones: Sequence[Tombstone]) -> None:
+        """Remove tombstones that are still there with that version."""
+        batch = [gone for gone in collectable(tombstones) if is_uuid(gone.vector_id)]
+        if batch:
+            self._retried(partial(self._change, partial(self._writing.collect, batch)))
+
+    # --- whose store this is
+
+    def claim(self) -> Claim | None:
+        """The namespace's claim; None if nobody has claimed it."""
+        with self._session("read") as session:
+            return self._claims.find(session.connection)
+
+    def put_claim(self, claim: Claim, *, replacing: Claim | None) -> bool:
+        """Claim the namespace, if the claim is still *replacing*.
+
+        Raises:
+            ConfigError: the role may not, or the store has not been created.
+        """
+        with self._session("write") as session:
+            done = self._claims.put(session.connection, claim, replacing=replacing)
+            if done is None and replacing is None:
+                with session.connection.transaction():
+                    session.connection.execute(_LOCK_CREATION)
+                    self._claims.create(session.connection)
+                done = self._claims.put(session.connection, claim, replacing=replacing)
+        return done is True
+
+    def state_address(self) -> tuple[str, str]:
+        """This database, in the schema of the vectors; the scope names their table."""
+        return self._address.state_url, f"{self._namespace}@{self._address.table}"
 
     def close(self) -> None:
         """Close every connection. Safe to call twice."""
-        self._pool.close()
+        self._sessions.close()
 
-    def _publish_once(self, batch: Sequence[Record], gone: Sequence[Deletion]) -> None:
-        puts = [record for record in batch if record.embedding is not None]
-        restamps = [record for record in batch if record.embedding is None]
-        with self._pool.connection() as session:
-            self._vector_schema(session)
-            execute = session.connection.execute
-            with session.connection.transaction():
+    def _batch(self, writes: Sequence[Record], deletes: Sequence[Deletion]) -> Batch:
+        return Batch(
+            batch_of(writes, self._namespace, keep_text=self._keep_text),
+            [deletion for deletion in deletions_of(deletes) if is_uuid(deletion.vector_id)],
+        )
+
+    def _retried(self, attempt: Callable[[], T]) -> T:
+        with mapped_errors(self._address, "write"):
+            for _ in range(_RETRIES):
+                with suppress(*_PASSING):
+                    return attempt()
+            return attempt()
+
+    def _publish_once(self, batch: Batch, fenced: Fenced | None) -> frozenset[str]:
+        left_out: frozenset[str] = frozenset()
+        with self._sessions.session() as session:
+            session.vector_schema()
+            connection = session.connection
+            with connection.transaction():
                 reach("store.publish.begun")
-                for part in _parts(puts):
-                    vectors = [record.embedding for record in part if record.embedding is not None]
-                    execute(self._statements.put, [*_columns(part), VectorArray(vectors)])
-                for part in _parts(restamps):
-                    execute(self._statements.restamp, _columns(part))
+                if fenced is not None:
+                    left_out = fenced.hold(connection)
+                    reach("store.publish.held")
+                part = batch.without(left_out)
+                self._writing.write(part.writes, connection)
                 reach("store.publish.written")
-                if gone:
-                    execute(self._statements.delete, self._delete_parameters(gone))
+                self._writing.delete(part.deletes, connection)
+                if fenced is not None:
+                    fenced.published(connection, left_out)
                 reach("store.publish.deleted")
             reach("store.publish.committed")
+        return left_out
 
-    def _delete_parameters(self, gone: Sequence[Deletion]) -> dict[str, object]:
-        return {
-            "owner_ids": [deletion.owner_id for deletion in gone],
-            "vector_ids": [deletion.vector_id for deletion in gone],
-            "versions": [deletion.version for deletion in gone],
-            "namespace": self._namespace,
-        }
-
-    # --- connections
+    def _change(self, change: Callable[[Connection[TupleRow]], None]) -> None:
+        with self._sessions.session() as session, session.connection.transaction():
+            change(session.connection)
 
     @contextmanager
-    def _session(self, doing: Doing) -> Iterator[_Session]:
-        with mapped_errors(self._address, doing), self._pool.connection() as session:
+    def _session(self, doing: Doing) -> Iterator[Session]:
+        with mapped_errors(self._address, doing), self._sessions.session() as session:
             yield session
 
-    def _open(self, options: str | None = None) -> _Session:
-        given = psycopg.conninfo.conninfo_to_dict(self._address.conninfo)
-        connection = psycopg.connect(
-            self._address.conninfo,
-            autocommit=True,
-            prepare_threshold=None,  # a pooler may run the next statement on another server session
-            application_name=given.get("application_name", "undrift"),
-            connect_timeout=given.get("connect_timeout", CONNECT_TIMEOUT_SECONDS),
-            client_encoding="utf-8",
-            options=given.get("options") if options is None else options,
-        )
-        connection.isolation_level = IsolationLevel.READ_COMMITTED
-        return _Session(connection)
-
-    def _vector_schema(self, session: _Session) -> str:
-        if session.vector_schema is None:
-            location = self._address.location
-            session.vector_schema = learn_vectors(session.connection, location)
-        return session.vector_schema
-
     def _stamps(self, query: bytes, parameters: Mapping[str, object]) -> Iterator[Stamp]:
+        yield from map(stamp_of, self._stream(query, parameters))
+
+    def _stream(self, query: bytes, parameters: Mapping[str, object]) -> Iterator[TupleRow]:
         with self._session("read") as session, session.connection.cursor() as cursor:
             # An older libpq streams row by row, which costs three times the CPU.
             rows_at_once = STREAM_ROWS if psycopg.capabilities.has_stream_chunked() else 1
-            yield from map(stamp_of, cursor.stream(query, parameters, size=rows_at_once))
+            yield from cursor.stream(query, parameters, size=rows_at_once)
 
     @property
     def _another_table(self) -> str:
@@ -368,36 +409,6 @@ class PgvectorStore:
         )
 
 
-def _columns(part: Sequence[Record]) -> list[list[object]]:
-    """*part* column by column: the stamps', texts and metadata."""
-    stamps = zip(*(record.stamp for record in part), strict=True)
-    texts = [record.text for record in part]
-    metadata = [record.metadata_json for record in part]
-    return [*map(list, stamps), texts, metadata]
-
-
-def _parts(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
-    for start in range(0, len(records), STATEMENT_RECORDS):
-        yield records[start : start + STATEMENT_RECORDS]
-
-
 def _match(row: TupleRow) -> Match:
     *stamp, text, metadata_json, score = row
     return Match(stamp_of(stamp), score, text, metadata_json)
-
-
-def _is_uuid(vector_id: str) -> bool:
-    return _UUID.fullmatch(vector_id) is not None
-
-
-def _close(session: _Session) -> None:
-    session.connection.close()
-
-
-def _is_usable(session: _Session) -> bool:
-    """Whether an idle session is still alive; a server speaks unasked only to say goodbye."""
-    if session.connection.closed:
-        return False
-    with selectors.DefaultSelector() as selector:
-        selector.register(session.connection.fileno(), selectors.EVENT_READ)
-        return not selector.select(timeout=0)

@@ -14,11 +14,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
 
-import numpy as np
-
-from undrift.errors import ConfigError, DimensionMismatch, WriteFailed
+from undrift.errors import ConfigError, DimensionMismatch
 from undrift.failpoints import reach
 from undrift.fingerprint import is_storable_id
 from undrift.model import Stamp
@@ -31,32 +28,32 @@ from undrift.ports import (
     StoreInfo,
     Vectors,
 )
+from undrift.state import Claim, Expected, Fence, Tombstone
 from undrift.stores import _sqlite_sql as sql
+from undrift.stores._meaning import NOT_CREATED
 from undrift.stores._nearest import FLOAT, nearest
-from undrift.stores._records import batch_of, deletions_of, stamp_of, storable
+from undrift.stores._records import (
+    Batch,
+    Fenced,
+    batch_of,
+    collectable,
+    deletions_of,
+    stamp_of,
+    storable,
+    tombstones_of,
+)
 from undrift.stores._sqlite_file import Connection, SqliteFile, transaction
+from undrift.stores._sqlite_writing import ANOTHER_FILE, Writing, dimension_of, encoded
 
 SEARCH_ROWS = 4_096
 """Vectors compared at once: enough to keep numpy busy, few enough for constant memory."""
 
 # A transaction has no limit; this is what one call can reasonably hold in memory.
 _ATOMIC_RECORDS = 1_000_000
-_ANOTHER_FILE = "set VECTOR_URL to another file and run `undrift sync --all`"
-
-
-class _Put(NamedTuple):
-    """A write with its vector as it is stored."""
-
-    record: Record
-    embedding: bytes
-
-    @property
-    def vector_id(self) -> str:
-        return self.record.stamp.vector_id
 
 
 class SqliteStore:
-    """The `VectorStore` in one SQLite file.
+    """The `TransactionalStore` in one SQLite file.
 
     Args:
         path: the file; a relative one is below the working directory.
@@ -74,6 +71,7 @@ class SqliteStore:
         read_only: bool = False,
     ) -> None:
         self._file = SqliteFile(path, read_only=read_only)
+        self._writing = Writing(namespace, self._file.location)
         self._namespace = namespace
         self._keep_text = keep_text
 
@@ -84,11 +82,9 @@ class SqliteStore:
 
     @property
     def capabilities(self) -> Capabilities:
-        """Conditional writes in one transaction, any number of processes, exact search."""
+        """One transaction with a state in the file, any number of processes, exact search."""
         return Capabilities(
-            store_class=StoreClass.CONDITIONAL,
-            atomic_records=_ATOMIC_RECORDS,
-            why_not={"store_class": "a publish commits by itself, not together with a state"},
+            store_class=StoreClass.TRANSACTIONAL, atomic_records=_ATOMIC_RECORDS, why_not={}
         )
 
     # --- what is there, and creating it
@@ -99,12 +95,12 @@ class SqliteStore:
         exists = self._file.exists() and self._has_layout()
         if exists:
             with self._file.connection() as connection:
-                dimension = _dimension(connection)
+                dimension = dimension_of(connection)
         return StoreInfo(
             location=self._file.location,
             exists=exists,
             dimension=dimension,
-            change_dimension=_ANOTHER_FILE,
+            change_dimension=ANOTHER_FILE,
         )
 
     def ddl(self, dimension: int) -> Sequence[str]:
@@ -117,7 +113,7 @@ class SqliteStore:
         WAL is set for the whole file, an application's tables included: without it, every
         enumeration would hold up the application's commits.
         """
-        if self._file.exists() and self._has_layout():
+        if self._file.exists() and self._has_layout() and self._has_claims():
             return
         with self._file.creation() as connection:
             for statement in sql.CREATE:
@@ -137,6 +133,12 @@ class SqliteStore:
         return self._stamps(
             sql.STAMPS_BY_VECTOR_ID, {"vector_ids": sql.id_list(storable(vector_ids))}
         )
+
+    def tombstones(self, owners: Sequence[str]) -> Iterator[Tombstone]:
+        """Yield every tombstone of *owners* in the namespace, all from one snapshot."""
+        parameters = {"owners": sql.id_list(storable(owners)), "namespace": self._namespace}
+        with self._file.connection() as connection:
+            yield from map(Tombstone._make, connection.execute(sql.TOMBSTONES, parameters))
 
     def unmanaged(self, owners: Sequence[str]) -> Mapping[str, int]:
         """Count the records of *owners* that are not of the namespace."""
@@ -172,10 +174,10 @@ class SqliteStore:
             "bytes": len(vector) * FLOAT.itemsize,
         }
         with self._file.connection() as connection, transaction(connection, "DEFERRED"):
-            found = _dimension(connection)
+            found = dimension_of(connection)
             if found not in (None, len(vector)):
                 raise DimensionMismatch(
-                    expected=len(vector), found=found, model=model, fix=_ANOTHER_FILE
+                    expected=len(vector), found=found, model=model, fix=ANOTHER_FILE
                 )
             rows = connection.execute(sql.CANDIDATES, candidates)
             chunks = iter(lambda: rows.fetchmany(SEARCH_ROWS), [])
@@ -188,70 +190,106 @@ class SqliteStore:
 
     def publish(self, writes: Sequence[Record], deletes: Sequence[Deletion]) -> None:
         """Write, then delete, in one transaction; the port says what applies."""
-        # What needs no lock comes before it.
-        batch = batch_of(writes, self._namespace, keep_text=self._keep_text)
-        puts = [
-            _Put(record, np.asarray(record.embedding, dtype=FLOAT).tobytes())
-            for record in batch
-            if record.embedding is not None
-        ]
-        restamps = [
-            {**record.stamp._asdict(), "text": record.text, "metadata": record.metadata_json}
-            for record in batch
-            if record.embedding is None
-        ]
-        gone = [
-            {**deletion._asdict(), "namespace": self._namespace}
-            for deletion in deletions_of(deletes)
-        ]
-        if not batch and not gone:
+        batch = self._batch(writes, deletes)
+        if not batch.is_empty:
+            self._publish(batch, None)
+
+    def publish_fenced(
+        self,
+        writes: Sequence[Record],
+        deletes: Sequence[Deletion],
+        expected: Sequence[Expected],
+        fence: Fence,
+    ) -> frozenset[str]:
+        """As `publish`, in one transaction with the state; *fence* gets sqlite3's connection."""
+        batch = self._batch(writes, deletes)
+        if batch.is_empty and not expected:
+            return frozenset()
+        return self._publish(batch, Fenced(expected, fence))
+
+    def bury(self, tombstones: Sequence[Tombstone]) -> None:
+        """Put tombstones where what is stored is older, in one transaction."""
+        batch = tombstones_of(tombstones)
+        if not batch:
             return
+        with self._file.connection() as connection, transaction(connection, "IMMEDIATE"):
+            self._writing.bury(batch, connection)
+
+    def collect(self, tombstones: Sequence[Tombstone]) -> None:
+        """Remove tombstones that are still there with that version."""
+        gone = collectable(tombstones)
+        if gone:
+            with self._file.connection() as connection, transaction(connection, "IMMEDIATE"):
+                self._writing.collect(gone, connection)
+
+    # --- whose store this is
+
+    def claim(self) -> Claim | None:
+        """The namespace's claim; None if nobody has claimed it."""
+        if not self._file.exists() or not self._has_claims():
+            return None
         with self._file.connection() as connection:
-            with transaction(connection, "IMMEDIATE"):
-                reach("store.publish.begun")
-                self._put(connection, puts)
-                connection.executemany(sql.RESTAMP, restamps)
-                reach("store.publish.written")
-                connection.executemany(sql.DELETE_RECORD, gone)
-                connection.executemany(sql.DELETE_EMBEDDING, gone)
-                reach("store.publish.deleted")
-            reach("store.publish.committed")
+            return self._claim(connection)
+
+    def put_claim(self, claim: Claim, *, replacing: Claim | None) -> bool:
+        """Claim the namespace, if the claim is still *replacing*.
+
+        Raises:
+            ConfigError: the file may not be written, or the store has not been created.
+        """
+        if not self._file.exists() or not self._has_layout():
+            raise NOT_CREATED.error(self._file.location, "there is no such table")
+        with self._file.connection() as connection, transaction(connection, "IMMEDIATE"):
+            if replacing is None:
+                connection.execute(sql.CREATE_CLAIMS)  # in a file of before it is not there
+            elif not _has_claims(connection):
+                return False
+            is_still = self._claim(connection) == replacing
+            if is_still:
+                values = {**claim._asdict(), "namespace": self._namespace}
+                connection.execute(sql.PUT_CLAIM, values)
+        return is_still
+
+    def state_address(self) -> tuple[str, str]:
+        """This file; the scope is the namespace, as a file has one table of vectors."""
+        self._file.require_writable()
+        return self._file.address, self._namespace
 
     def close(self) -> None:
         """Close every connection. Safe to call twice."""
         self._file.close()
 
-    def _put(self, connection: Connection, puts: Sequence[_Put]) -> None:
-        if not puts:
-            return
-        dimension = len(puts[0].embedding) // FLOAT.itemsize
-        if _dimension(connection) not in (None, dimension):
-            raise WriteFailed(
-                "The store refused a batch",
-                why=f"its vectors have {dimension} components, those of {self._file.location} have "
-                f"{_dimension(connection)}; nothing was written.",
-                fix=_ANOTHER_FILE,
-            )
-        applied = self._applicable(connection, puts)
-        connection.executemany(
-            sql.PUT_RECORD,
-            ((*put.record.stamp, put.record.text, put.record.metadata_json) for put in applied),
-        )
-        connection.executemany(
-            sql.PUT_EMBEDDING, ((put.vector_id, put.embedding) for put in applied)
+    def _batch(self, writes: Sequence[Record], deletes: Sequence[Deletion]) -> Batch:
+        return Batch(
+            batch_of(writes, self._namespace, keep_text=self._keep_text), deletions_of(deletes)
         )
 
-    def _applicable(self, connection: Connection, puts: Sequence[_Put]) -> list[_Put]:
-        """Those of *puts* whose place is free, or holds an older record of the namespace."""
-        vector_ids = sql.id_list(put.vector_id for put in puts)
-        rows = connection.execute(sql.VERSIONS, {"vector_ids": vector_ids})
-        standing = {vector_id: (namespace, version) for vector_id, namespace, version in rows}
-        applicable = []
-        for put in puts:
-            namespace, version = standing.get(put.vector_id, (self._namespace, -1))
-            if namespace == self._namespace and version < put.record.stamp.version:
-                applicable.append(put)
-        return applicable
+    def _publish(self, batch: Batch, fenced: Fenced | None) -> frozenset[str]:
+        left_out: frozenset[str] = frozenset()
+        vectors = encoded(batch.writes)  # what needs no lock comes before it
+        with self._file.connection() as connection:
+            with transaction(connection, "IMMEDIATE"):
+                reach("store.publish.begun")
+                if fenced is not None:
+                    left_out = fenced.hold(connection)
+                    reach("store.publish.held")
+                part = batch.without(left_out)
+                self._writing.write(part.writes, vectors, connection)
+                reach("store.publish.written")
+                self._writing.delete(part.deletes, connection)
+                if fenced is not None:
+                    fenced.published(connection, left_out)
+                reach("store.publish.deleted")
+            reach("store.publish.committed")
+        return left_out
+
+    def _claim(self, connection: Connection) -> Claim | None:
+        row = connection.execute(sql.CLAIM, {"namespace": self._namespace}).fetchone()
+        return None if row is None else Claim(*row)
+
+    def _has_claims(self) -> bool:
+        with self._file.connection() as connection:
+            return _has_claims(connection)
 
     def _has_layout(self) -> bool:
         with self._file.connection() as connection:
@@ -275,9 +313,9 @@ class SqliteStore:
             yield from map(stamp_of, connection.execute(query, parameters))
 
 
-def _dimension(connection: Connection) -> int | None:
-    row = connection.execute(sql.DIMENSION).fetchone()
-    return None if row is None else int(row[0])
+def _has_claims(connection: Connection) -> bool:
+    (found,) = connection.execute(sql.HAS_CLAIMS).fetchone()
+    return bool(found)
 
 
 def _match(row: tuple[object, ...], score: float) -> Match:

@@ -13,6 +13,10 @@
         def lose_vector(self, location, vector_id): ...
         def stored_vector(self, location, vector_id): ...
 
+`ClaimableStoreContract` adds what a store promises that a state orders the writes of, and
+`TransactionalStoreContract` what one promises whose database can hold that state; it needs an
+attribute ``fence_opener``, which names a function as ``opener`` does.
+
 A part is skipped only where the store's `capabilities` declare that the promise is not made, with
 the reason they give. A store passes the failpoints ``store.publish.…`` in their order.
 """
@@ -23,22 +27,34 @@ import pytest
 
 # Before the parts are imported: pytest explains the failed assertions of modules it knows of.
 pytest.register_assert_rewrite(
+    "undrift.testing._store_claims",
     "undrift.testing._store_enumeration",
+    "undrift.testing._store_fencing",
     "undrift.testing._store_fixtures",
     "undrift.testing._store_processes",
     "undrift.testing._store_publishing",
     "undrift.testing._store_search",
+    "undrift.testing._store_tombstones",
 )
 
 from undrift.ports import StoreClass, VectorStore  # noqa: E402
+from undrift.testing._store_claims import ClaimContract  # noqa: E402
 from undrift.testing._store_enumeration import EnumerationContract  # noqa: E402
+from undrift.testing._store_fencing import FencingContract  # noqa: E402
 from undrift.testing._store_fixtures import Open, StoreFixtures, enumerated, stamps_of  # noqa: E402
 from undrift.testing._store_processes import ProcessContract  # noqa: E402
 from undrift.testing._store_publishing import PublishingContract  # noqa: E402
 from undrift.testing._store_search import SearchContract  # noqa: E402
+from undrift.testing._store_tombstones import TombstoneContract  # noqa: E402
 from undrift.testing.builders import DIMENSION, records  # noqa: E402
 
-__all__ = ["SearchContract", "StoreContract", "StoreFixtures"]
+__all__ = [
+    "ClaimableStoreContract",
+    "SearchContract",
+    "StoreContract",
+    "StoreFixtures",
+    "TransactionalStoreContract",
+]
 
 
 class StoreContract(EnumerationContract, PublishingContract, SearchContract, ProcessContract):
@@ -90,3 +106,11 @@ class StoreContract(EnumerationContract, PublishingContract, SearchContract, Pro
         store.close()
         store.close()
         assert enumerated(store, "1") == stamps_of(records(2))
+
+
+class ClaimableStoreContract(StoreContract, TombstoneContract, ClaimContract):
+    """The promises of `undrift.state.ClaimableStore` too."""
+
+
+class TransactionalStoreContract(ClaimableStoreContract, FencingContract):
+    """The promises of `undrift.state.TransactionalStore` too."""
