@@ -21,6 +21,7 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 if TYPE_CHECKING:
     from undrift.aio import AsyncUndrift
     from undrift.api import Undrift
+    from undrift.changes import ChangeStatus
     from undrift.connections import Setup
     from undrift.embedders.adapted import adapt_embedder
     from undrift.errors import (
@@ -34,7 +35,10 @@ if TYPE_CHECKING:
         ProfileOutdated,
         SafetyStop,
         SourceUnavailable,
+        StateMismatch,
+        StateUnavailable,
         StoreUnavailable,
+        Superseded,
         TransientError,
         UndriftError,
         UnknownStateError,
@@ -59,13 +63,28 @@ if TYPE_CHECKING:
         SyncReport,
         SyncStatus,
     )
+    from undrift.ports import StoreClass
     from undrift.search_index import IndexParameters, IndexProgress, IndexState, IndexStatus
+    from undrift.service import StateInfo, SyncState
+    from undrift.state import (
+        Claim,
+        DeleteUsage,
+        ParkedRecord,
+        SeenWorker,
+        Standing,
+        StateSummary,
+        WorkerReport,
+    )
+    from undrift.watch import WatchOptions
 
 __all__ = [
     "AsyncUndrift",
     "Candidate",
+    "ChangeStatus",
+    "Claim",
     "ConfigError",
     "Cost",
+    "DeleteUsage",
     "DimensionMismatch",
     "EmbeddingBudgetSpent",
     "EmbeddingFailed",
@@ -84,22 +103,34 @@ __all__ = [
     "InvalidDocument",
     "Outcome",
     "OwnerNotFound",
+    "ParkedRecord",
     "ProfileOutdated",
     "Read",
     "Retry",
     "SafetyStop",
     "SearchResult",
+    "SeenWorker",
     "Setup",
     "SourceUnavailable",
     "Stamp",
+    "Standing",
+    "StateInfo",
+    "StateMismatch",
+    "StateSummary",
+    "StateUnavailable",
+    "StoreClass",
     "StoreUnavailable",
+    "Superseded",
     "SyncReport",
+    "SyncState",
     "SyncStatus",
     "TransientError",
     "Undrift",
     "UndriftError",
     "UnknownStateError",
     "UnsupportedError",
+    "WatchOptions",
+    "WorkerReport",
     "WriteFailed",
     "__version__",
     "adapt_embedder",
@@ -112,6 +143,7 @@ _HOMES = {
     "AsyncUndrift": "undrift.aio",
     "Setup": "undrift.connections",
     "Undrift": "undrift.api",
+    "ChangeStatus": "undrift.changes",
     "adapt_embedder": "undrift.embedders.adapted",
     "HealPolicy": "undrift.heal",
     "set_testing": "undrift.heal",
@@ -130,10 +162,21 @@ _HOMES = {
     "Stamp": "undrift.model",
     "SyncReport": "undrift.model",
     "SyncStatus": "undrift.model",
+    "StoreClass": "undrift.ports",
     "IndexParameters": "undrift.search_index",
     "IndexProgress": "undrift.search_index",
     "IndexState": "undrift.search_index",
     "IndexStatus": "undrift.search_index",
+    "StateInfo": "undrift.service",
+    "SyncState": "undrift.service",
+    "Claim": "undrift.state",
+    "DeleteUsage": "undrift.state",
+    "ParkedRecord": "undrift.state",
+    "SeenWorker": "undrift.state",
+    "Standing": "undrift.state",
+    "StateSummary": "undrift.state",
+    "WorkerReport": "undrift.state",
+    "WatchOptions": "undrift.watch",
 }
 
 

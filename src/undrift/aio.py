@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -20,6 +21,9 @@ from undrift.search_index import (
     ProgressListener,
     ignore_progress,
 )
+from undrift.service import StateInfo, SyncState, never
+from undrift.state import Standing
+from undrift.watch import DEFAULT_WATCH, WatchOptions
 
 T = TypeVar("T")
 
@@ -123,6 +127,7 @@ class AsyncUndrift:
         force: bool = False,
         max_delete: str | None = None,
         max_embeddings: int | None = None,
+        retry_parked: bool = False,
         listener: Listener = ignore,
     ) -> AsyncIterator[SyncReport]:
         """See `Undrift.sync_owners`."""
@@ -131,6 +136,7 @@ class AsyncUndrift:
             force=force,
             max_delete=max_delete,
             max_embeddings=max_embeddings,
+            retry_parked=retry_parked,
             listener=listener,
         )
         async for report in _in_thread(reports):
@@ -142,14 +148,59 @@ class AsyncUndrift:
         force: bool = False,
         max_delete: str | None = None,
         max_embeddings: int | None = None,
+        retry_parked: bool = False,
         listener: Listener = ignore,
     ) -> AsyncIterator[SyncReport]:
         """See `Undrift.sync_all`."""
         reports = self._sides.sync_all(
-            force=force, max_delete=max_delete, max_embeddings=max_embeddings, listener=listener
+            force=force,
+            max_delete=max_delete,
+            max_embeddings=max_embeddings,
+            retry_parked=retry_parked,
+            listener=listener,
         )
         async for report in _in_thread(reports):
             yield report
+
+    async def watch(
+        self,
+        *,
+        workers: int = 1,
+        options: WatchOptions = DEFAULT_WATCH,
+        is_over: Callable[[], bool] = never,
+    ) -> None:
+        """See `Undrift.watch`; a cancelled one ends as if it were over."""
+        is_cancelled = threading.Event()
+        watching = asyncio.ensure_future(
+            asyncio.to_thread(
+                self._sides.watch,
+                workers=workers,
+                options=options,
+                is_over=lambda: is_cancelled.is_set() or is_over(),
+            )
+        )
+        try:
+            await asyncio.shield(watching)
+        except asyncio.CancelledError:
+            is_cancelled.set()
+            await asyncio.wait([watching])
+            raise
+
+    async def status(self, *, max_parked: int = 20) -> SyncState:
+        """See `Undrift.status`."""
+        return await asyncio.to_thread(self._sides.status, max_parked=max_parked)
+
+    async def state_info(self) -> StateInfo:
+        """See `Undrift.state_info`."""
+        return await asyncio.to_thread(self._sides.state_info)
+
+    async def retry_parked(self, owners: Iterable[Owner] | None = None) -> int:
+        """See `Undrift.retry_parked`."""
+        return await asyncio.to_thread(self._sides.retry_parked, owners)
+
+    async def adopt_state(self, *, listener: Listener = ignore) -> Standing:
+        """See `Undrift.adopt_state`."""
+        return await asyncio.to_thread(self._sides.adopt_state, listener=listener)
 
     async def index_status(self) -> IndexStatus:
         """See `Undrift.index_status`."""

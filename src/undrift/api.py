@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from undrift import service
+from undrift.changes import Triggers
 from undrift.check import check_all, check_owners
 from undrift.config import (
     Settings,
@@ -51,8 +53,11 @@ from undrift.search_index import (
     ProgressListener,
     ignore_progress,
 )
+from undrift.service import StateInfo, SyncState, never
 from undrift.sources import open_source
+from undrift.state import Standing, State
 from undrift.sync import SyncOptions, plan_sync
+from undrift.watch import DEFAULT_WATCH, WatchOptions
 
 Owner = str | int
 
@@ -64,6 +69,9 @@ class Undrift:
         source: a URL, or any `Source`; None if every profile is handed over by ``profile=``.
         store: a URL, or any `VectorStore`; None means the embedded store when the source is a
             SQLite file.
+        state: a URL, or any `State`, for undrift's own memory; None means beside the vectors. A
+            store object of your own without a state is written in the order of its own versions,
+            which keeps no late write out.
         embedder: a name such as ``local`` or ``openai:text-embedding-3-small``, any `Embedder`, or
             any object with ``embed_documents`` and ``embed_query`` that says which model it is; see
             `adapt_embedder`.
@@ -87,6 +95,7 @@ class Undrift:
         *,
         source: str | Source | None = None,
         store: str | VectorStore | None = None,
+        state: str | State | None = None,
         embedder: str | Embedder | EmbeddingModel = DEFAULT_EMBEDDER,
         mapping: SourceMapping | None = None,
         namespace: str = "default",
@@ -96,6 +105,7 @@ class Undrift:
         self._connections = Connections(
             source=source,
             store=store,
+            state=state,
             embedder=embedder,
             mapping=mapping,
             namespace=namespace,
@@ -132,6 +142,7 @@ class Undrift:
         sides = cls(
             source=source,
             store=settings.store_url,
+            state=settings.state_url,
             embedder=open_embedder(settings.embedder, settings.embedder_options),
             mapping=settings.mapping,
             namespace=settings.namespace,
@@ -364,6 +375,7 @@ class Undrift:
         force: bool = False,
         max_delete: str | None = None,
         max_embeddings: int | None = None,
+        retry_parked: bool = False,
         listener: Listener = ignore,
     ) -> Iterator[SyncReport]:
         """Repair the named *owners*; see `sync_all` for the arguments and errors.
@@ -371,7 +383,7 @@ class Undrift:
         Args:
             max_delete: None means no limit, since a person named the owners.
         """
-        options = _options(force, max_delete, max_embeddings, listener)
+        options = _options(force, max_delete, max_embeddings, retry_parked, listener)
         yield from self._connections.synchronizer(options).sync_owners(map(str, owners))
 
     def sync_all(
@@ -380,6 +392,7 @@ class Undrift:
         force: bool = False,
         max_delete: str | None = None,
         max_embeddings: int | None = None,
+        retry_parked: bool = False,
         listener: Listener = ignore,
     ) -> Iterator[SyncReport]:
         """Repair every owner of either side and prove it.
@@ -388,6 +401,7 @@ class Undrift:
             force: rewrite and re-embed everything, without a gap.
             max_delete: ``50`` or ``10%`` of the managed records; None means the default guard.
             max_embeddings: texts that may be embedded.
+            retry_parked: try at once what could not be embedded before, instead of later.
             listener: told about every batch, from another thread.
 
         Raises:
@@ -398,8 +412,82 @@ class Undrift:
         Safety:
             Works while it is iterated; a run that is given up in between is finished by the next.
         """
-        options = _options(force, max_delete, max_embeddings, listener)
+        options = _options(force, max_delete, max_embeddings, retry_parked, listener)
         yield from self._connections.synchronizer(options).sync_all()
+
+    # --- continuously -------------------------------------------------------------------------
+
+    def watch(
+        self,
+        *,
+        workers: int = 1,
+        options: WatchOptions = DEFAULT_WATCH,
+        is_over: Callable[[], bool] = never,
+    ) -> None:
+        """Sync whoever is touched, and look at everybody within a deadline, until it is over.
+
+        Any number of processes may watch at once. The source's triggers, where they are installed,
+        say who was touched; without them everybody is found by the scrub alone.
+
+        Args:
+            workers: owners are synced by so many threads.
+            is_over: asked at least every second.
+
+        Raises:
+            ConfigError: a side or the state is not what the configuration says.
+            UnknownStateError: a side could not be reached to begin with; later outages are waited
+                for.
+
+        Safety:
+            May be killed at any time. Deletes are bound by a budget over 24 hours, kept in the
+            state; writes are not.
+        """
+        service.watch(self._connections, options, workers=workers, is_over=is_over)
+
+    def status(self, *, max_parked: int = 20) -> SyncState:
+        """Who waits to be synced, what cannot be, and who is at work; writes nothing.
+
+        Raises:
+            ConfigError: there is no state, or a side is not what the configuration says.
+            UnknownStateError: state or source cannot be reached.
+        """
+        return service.sync_state(self._connections, max_parked=max_parked)
+
+    def state_info(self) -> StateInfo:
+        """Which state the store has, whose the store is, and whether this configuration may write.
+
+        Writes nothing.
+
+        Raises:
+            ConfigError: a side is not what the configuration says, or there is no state.
+            UnknownStateError: a side or the state cannot be reached.
+        """
+        return service.state_info(self._connections)
+
+    def retry_parked(self, owners: Iterable[Owner] | None = None) -> int:
+        """Let records be tried again that could not be made, at the next sync of their owners.
+
+        Args:
+            owners: None for all.
+
+        Returns:
+            How many there are.
+        """
+        named = None if owners is None else list(map(str, owners))
+        return service.retry_parked(self._connections, named)
+
+    def adopt_state(self, *, listener: Listener = ignore) -> Standing:
+        """Take the store over for this state, this source and this configuration.
+
+        For a person who knows that the state that the store belongs to is lost or given up, that
+        the source has moved, or that an earlier configuration is to count again. Everybody is
+        looked at again, now and once more after every write on its way must have landed.
+
+        Raises:
+            ConfigError: a side is not what the configuration says, or there is no state.
+            UnknownStateError: a side or the state cannot be reached.
+        """
+        return service.adopt(self._connections, SyncOptions(listener=listener))
 
     # --- the store's search index ---------------------------------------------------------------
 
@@ -445,6 +533,17 @@ class Undrift:
         """
         return self._connections.search_index().build_index(parameters, listener)
 
+    # --- change capture -----------------------------------------------------------------------
+
+    @property
+    def triggers(self) -> Triggers:
+        """Puts triggers into the source that say who was touched, and takes them out again.
+
+        Raises:
+            UnsupportedError: the source can have none.
+        """
+        return self._connections.triggers
+
     # --- plumbing -----------------------------------------------------------------------------
 
     def close(self) -> None:
@@ -471,15 +570,21 @@ class Undrift:
         synchronizer = self._connections.synchronizer(
             SyncOptions(), may_create=False, embedder=embedder
         )
+        self._connections.states.mark_first(owner_id)
         return synchronizer.sync_guarded(owner_id)
 
 
 def _options(
-    force: bool, max_delete: str | None, max_embeddings: int | None, listener: Listener
+    force: bool,
+    max_delete: str | None,
+    max_embeddings: int | None,
+    retry_parked: bool,
+    listener: Listener,
 ) -> SyncOptions:
     return SyncOptions(
         force=force,
         max_embeddings=max_embeddings,
         max_delete=None if max_delete is None else DeleteLimit.parse(max_delete),
+        retry_parked=retry_parked,
         listener=listener,
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
 
+from undrift.changes import CapturedSource, ChangeFeed, Triggers
 from undrift.config import (
     EMBEDDED_STORE,
     embedder_options,
@@ -20,6 +21,7 @@ from undrift.embedders.adapted import EmbeddingModel
 from undrift.errors import ConfigError, DimensionMismatch, UnsupportedError
 from undrift.events import StoreCreated
 from undrift.given import GivenSource
+from undrift.ledger import Ledger
 from undrift.look import Sides
 from undrift.mapping import DocumentTable, default_entities
 from undrift.mapping import Mapping as SourceMapping
@@ -34,6 +36,8 @@ from undrift.ports import (
 from undrift.render import Renderer
 from undrift.search_index import SearchIndex
 from undrift.sources import open_source
+from undrift.state import State
+from undrift.state_access import StateAccess
 from undrift.stores import open_store
 from undrift.sync import Synchronizer, SyncOptions
 
@@ -45,12 +49,14 @@ class Setup:
     """What a run works on, for people; passwords are hidden.
 
     Attributes:
+        state: where it lies what is remembered of the writes; empty where nothing is.
         notices: what one should know of it, such as that the embedder is not semantic.
     """
 
     source: str
     store: str
     model: str
+    state: str = ""
     notices: tuple[str, ...] = ()
 
 
@@ -69,6 +75,7 @@ class Connections:
         *,
         source: str | Source | None,
         store: str | VectorStore | None,
+        state: str | State | None,
         embedder: str | Embedder | EmbeddingModel,
         mapping: SourceMapping | None,
         namespace: str,
@@ -88,13 +95,17 @@ class Connections:
             store = embedded
         if store is None:
             raise missing_store_url(None)
+        is_own_store = not isinstance(store, str)
         if isinstance(store, str):
             store = open_store(store, namespace=namespace, keep_text=keep_text)
         self.store = store
+        self.states = StateAccess(store, state, is_own_store=is_own_store)
         if isinstance(embedder, str):
             embedder = open_embedder(embedder, embedder_options())
         self.embedder = as_embedder(embedder)
         self._editor: DocumentEditor | None = None
+        self._triggers: Triggers | None = None
+        self._feed: ChangeFeed | None = None
         self._opening = Lock()
 
     @property
@@ -141,6 +152,7 @@ class Connections:
             source=source,
             store=store.location + ("" if store.exists else " (not created yet)"),
             model=self.embedder.model,
+            state=self.states.describe(),
             notices=(notice,) if notice else (),
         )
 
@@ -243,12 +255,26 @@ class Connections:
         may_create: bool = True,
         embedder: Embedder | None = None,
     ) -> Synchronizer:
-        """A sync that may begin: the source is no standby, and the store exists.
+        """A sync that may begin; see `writing`.
+
+        Args:
+            embedder: None means this one's.
+        """
+        sides, ledger = self.writing(options, content, may_create=may_create)
+        return Synchronizer(sides, embedder or self.embedder, options, ledger=ledger)
+
+    def writing(
+        self,
+        options: SyncOptions,
+        content: OwnerContent | None = None,
+        *,
+        may_create: bool = True,
+    ) -> tuple[Sides, Ledger | None]:
+        """Both sides and the right to write: the source is no standby, store and state exist.
 
         Args:
             content: the profile, where no source is configured.
-            may_create: create the store if it does not exist yet.
-            embedder: None means this one's.
+            may_create: create store and state if they do not exist yet.
 
         Raises:
             ConfigError: a side cannot be synced.
@@ -276,14 +302,52 @@ class Connections:
             self.store.create(dimension)
             options.listener(StoreCreated(self.store.describe().location, statements))
             sides = replace(sides, store_exists=True)
-        return Synchronizer(sides, embedder or self.embedder, options)
+        return sides, self.states.ledger(sides, options.listener, may_create=may_create)
+
+    @property
+    def triggers(self) -> Triggers:
+        """The source's triggers.
+
+        Raises:
+            UnsupportedError: it can have none.
+        """
+        if not isinstance(self.source, CapturedSource):
+            raise UnsupportedError(
+                "This source can have no triggers",
+                why="profiles are handed over, or it is an object of your own without them.",
+                fix="use a source of undrift's, by its URL; without triggers everybody is looked "
+                "at by `undrift check --all` and `undrift sync --all`",
+            )
+        with self._opening:
+            if self._triggers is None:
+                self._triggers = self.source.triggers()
+            return self._triggers
+
+    def change_feed(self) -> ChangeFeed | None:
+        """The marks of the source's triggers; None where it has none to be had.
+
+        Raises:
+            ConfigError: the source is not what the configuration says.
+            SourceUnavailable: it cannot be reached.
+        """
+        if not isinstance(self.source, CapturedSource):
+            return None
+        with self._opening:
+            if self._feed is None:
+                self._feed = self.source.change_feed()
+            return self._feed
 
     def close(self) -> None:
         """Give back everything, also where a part of it cannot be closed. Safe to call twice."""
         with ExitStack() as closing:
             closing.callback(close_embedder, self.embedder)
             closing.callback(self.store.close)
+            closing.callback(self.states.close)
             if self.source is not None:
                 closing.callback(self.source.close)
             if self._editor is not None:
                 closing.callback(self._editor.close)
+            if self._triggers is not None:
+                closing.callback(self._triggers.close)
+            if self._feed is not None:
+                closing.callback(self._feed.close)

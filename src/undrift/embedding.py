@@ -7,7 +7,7 @@ never found again, so every vector is looked at here, before it is written anywh
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -49,6 +49,7 @@ class TextEmbedder:
         batch_texts: texts handed to the embedder at once.
         max_remembered: the least recently used vector is forgotten beyond this number; a text that
             comes again after that is embedded, and paid for, again.
+        before_batch: called before each batch; whoever holds leases renews them there.
 
     Attributes:
         embedded: texts that the embedder has answered, the rejected ones included.
@@ -64,8 +65,9 @@ class TextEmbedder:
         embedder: Embedder,
         *,
         max_embeddings: int | None = None,
-        batch_texts: int = 256,
+        batch_texts: int = 255,  # and one that remote embedders send twice: 256 in a request
         max_remembered: int = MAX_REMEMBERED_TEXTS,
+        before_batch: Callable[[], None] = lambda: None,
     ) -> None:
         if max_embeddings is not None and max_embeddings < 0:
             raise ConfigError(
@@ -77,6 +79,7 @@ class TextEmbedder:
         self._max_embeddings = max_embeddings
         self._batch_texts = batch_texts
         self._max_remembered = max_remembered
+        self._before_batch = before_batch
         self._verdicts: OrderedDict[str, Vectors | str] = OrderedDict()
         self.embedded = 0
         self.truncated = 0
@@ -107,6 +110,7 @@ class TextEmbedder:
         paid = needed[: self.remaining]
         truncated: set[str] = set()
         for start in range(0, len(paid), self._batch_texts):
+            self._before_batch()
             batch = {text_hash: texts[text_hash] for text_hash in paid[start:][: self._batch_texts]}
             verdicts.update(self._embed_batch(batch))
             truncated |= self._truncated_of(batch)

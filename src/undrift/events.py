@@ -19,6 +19,21 @@ class StoreCreated:
 
 
 @dataclass(frozen=True, slots=True)
+class StateCreated:
+    """The state did not exist and has been created by these statements."""
+
+    location: str
+    statements: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class OwnersBusy:
+    """Other workers are syncing these owners; the run waits for them now, and holds nothing."""
+
+    owners: int
+
+
+@dataclass(frozen=True, slots=True)
 class RepairStarted:
     """The owner differs, or is forced; its repair begins."""
 
@@ -54,7 +69,15 @@ class DeletesHeld:
     managed: int
 
 
-SyncEvent = StoreCreated | RepairStarted | BatchWritten | BatchDeleted | DeletesHeld
+SyncEvent = (
+    StoreCreated
+    | StateCreated
+    | OwnersBusy
+    | RepairStarted
+    | BatchWritten
+    | BatchDeleted
+    | DeletesHeld
+)
 Listener = Callable[[SyncEvent], None]
 
 

@@ -7,10 +7,12 @@ deletes aside until it has seen everything, and asks here.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from undrift.errors import ConfigError, SafetyStop
+from undrift.state import DeleteUsage, State
 
 HARMLESS_DELETES = 20
 
@@ -103,27 +105,106 @@ class DeleteGuard:
         return allowed
 
 
+class Budget(Protocol):
+    """Decides on deletes right before they are made."""
+
+    def take(self, deletes: Mapping[str, Mapping[str, int]]) -> Mapping[str, SafetyStop]:
+        """Take *deletes* from what remains.
+
+        Args:
+            deletes: records by kind, by owner.
+
+        Returns:
+            The owners whose deletes must not be made, with the reason.
+        """
+
+
 @dataclass(slots=True)
 class DeleteBudget:
     """How many deletes a run may still make, once the guard has let its plan pass.
 
     Both sides are read again before and after the deletes; what is found then is bound by what was
-    allowed before.
+    allowed before. All of a page's deletes are made, or none.
     """
 
     remaining: int
 
-    def take(self, deletes: int) -> SafetyStop | None:
-        """Take *deletes* from what remains, or nothing; the reason if they are too many."""
-        if deletes <= self.remaining:
-            self.remaining -= deletes
-            return None
-        return SafetyStop(
+    def take(self, deletes: Mapping[str, Mapping[str, int]]) -> Mapping[str, SafetyStop]:
+        """See `Budget.take`."""
+        wanted = sum(sum(kinds.values()) for kinds in deletes.values())
+        if wanted <= self.remaining:
+            self.remaining -= wanted
+            return {}
+        stop = SafetyStop(
             "The deletes were stopped",
             why="since they were planned the source has changed, and now more would go than the "
             "guard let pass.",
             fix="look at the source; if it is right, run the sync again",
         )
+        return dict.fromkeys(deletes, stop)
+
+
+@dataclass(frozen=True, slots=True)
+class RollingBudget:
+    """What programs may delete within 24 hours, all of them together; kept in the state.
+
+    More than half of the managed records, or of one kind's, and more than 20, wait for a person. So
+    does every delete while the source lists nobody at all.
+
+    Attributes:
+        has_owners: whether the source lists anybody; asked when there is something to delete.
+    """
+
+    state: State
+    has_owners: Callable[[], bool]
+
+    def take(self, deletes: Mapping[str, Mapping[str, int]]) -> Mapping[str, SafetyStop]:
+        """See `Budget.take`. Where not all of a page may go, each owner is asked for alone."""
+        together: Counter[str] = Counter()
+        for kinds in deletes.values():
+            together.update(kinds)
+        if not together.total():
+            return {}
+        if not self.has_owners():
+            return dict.fromkeys(deletes, _waiting("the source lists no owner at all"))
+        why_not = self._spend(together)
+        if why_not is None:
+            return {}
+        if len(deletes) == 1:
+            return {owner: _waiting(why_not) for owner in deletes}
+        alone = {owner: self._spend(Counter(kinds)) for owner, kinds in deletes.items()}
+        return {owner: _waiting(why) for owner, why in alone.items() if why is not None}
+
+    def _spend(self, planned: Counter[str]) -> str | None:
+        return self.state.spend_deletes(planned, lambda usage: allow_deletes(usage, planned))
+
+
+def allow_deletes(usage: DeleteUsage, planned: Mapping[str, int]) -> str | None:
+    """Why *planned* deletes, by kind, must wait; None lets them pass.
+
+    Args:
+        usage: of the last 24 hours.
+    """
+    spent, managed = Counter(usage.spent), Counter(usage.managed)
+    after = spent + Counter(planned)
+    if after.total() > max(HARMLESS_DELETES, managed.total() // 2):
+        return f"{after.total()} of {managed.total()} records would be deleted within 24 hours"
+    for kind in sorted(planned):
+        if planned[kind] and after[kind] > max(HARMLESS_DELETES, managed[kind] // 2):
+            return (
+                f"{after[kind]} of {managed[kind]} records of kind {kind} would be deleted "
+                "within 24 hours"
+            )
+    return None
+
+
+def _waiting(why: str) -> SafetyStop:
+    return SafetyStop(
+        "The deletes wait",
+        why=f"{why}, which looks like a damaged source rather than a wish; writes were made.",
+        fix="look at the source; if it is right, name the user (undrift sync --user-id …), or run "
+        "`undrift sync --all` with a --max-delete that is high enough",
+    )
 
 
 def _stop(why: str) -> SafetyStop:

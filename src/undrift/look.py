@@ -18,6 +18,12 @@ from undrift.render import Renderer
 
 First = Literal["store", "source"]
 
+SourceSide = tuple[Wanted | None, bytes | None, UnknownStateError | None]
+"""What the source wants of an owner, the digest of its raw content, why it cannot be read."""
+
+NOT_THERE: SourceSide = (None, None, None)
+"""A complete read does not show the owner."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
@@ -28,6 +34,7 @@ class Look:
         digest: of the raw content that ``wanted`` was rendered from.
         stamps: the store's side.
         unmanaged: records of the owner outside the namespace.
+        noted_at: when it began, by the worker's clock; 0 where nobody asks.
         error: why the owner could not be looked at; then nothing else counts.
     """
 
@@ -36,6 +43,7 @@ class Look:
     digest: bytes | None = None
     stamps: Sequence[Stamp] = ()
     unmanaged: int = 0
+    noted_at: float = 0.0
     error: UnknownStateError | None = None
 
 
@@ -77,15 +85,14 @@ class Sides:
             One look for each of *owners*; a side that failed makes all of them unknown.
         """
         try:
-            stamps, unmanaged = self._store_side(owners) if first == "store" else ({}, {})
-            contents = self._source_side(owners, before, given or {})
-            if first == "source":
-                stamps, unmanaged = self._store_side(owners)
+            store_side = self.read_store(owners) if first == "store" else None
+            contents = self.read_source(owners, before, given or {})
+            stamps, unmanaged = store_side or self.read_store(owners)
         except UnknownStateError as exc:
             return {owner: Look(owner_id=owner, error=exc) for owner in owners}
         looks = {}
         for owner in owners:
-            wanted, digest, error = contents.get(owner, (None, None, None))
+            wanted, digest, error = contents.get(owner, NOT_THERE)
             looks[owner] = Look(
                 owner_id=owner,
                 wanted=wanted,
@@ -111,9 +118,12 @@ class Sides:
         notes = () if self.store_exists else (NOT_CREATED,)
         return status_of(diff, unmanaged=look.unmanaged, notes=notes)
 
-    def _store_side(
-        self, owners: Sequence[str]
-    ) -> tuple[dict[str, list[Stamp]], Mapping[str, int]]:
+    def read_store(self, owners: Sequence[str]) -> tuple[dict[str, list[Stamp]], Mapping[str, int]]:
+        """The store's side alone: stamps, and the number of unmanaged records, by owner.
+
+        Raises:
+            UnknownStateError: it could not be read to the end.
+        """
         stamps: dict[str, list[Stamp]] = {}
         if not self.store_exists:
             return stamps, {}
@@ -125,13 +135,21 @@ class Sides:
                 known.append(stamp)
         return stamps, self.store.unmanaged(owners)
 
-    def _source_side(
+    def read_source(
         self,
         owners: Sequence[str],
         before: Mapping[str, Look] | None,
         given: Mapping[str, OwnerContent],
-    ) -> dict[str, tuple[Wanted | None, bytes | None, UnknownStateError | None]]:
-        found: dict[str, tuple[Wanted | None, bytes | None, UnknownStateError | None]] = {}
+    ) -> dict[str, SourceSide]:
+        """The source's side alone, all from one snapshot that begins with this call.
+
+        Returns:
+            By owner; one that is not there is not in the source.
+
+        Raises:
+            UnknownStateError: it could not be read to the end.
+        """
+        found: dict[str, SourceSide] = {}
         asked = [owner for owner in owners if owner not in given]
         contents = [given[owner] for owner in owners if owner in given]
         if asked:
@@ -146,9 +164,7 @@ class Sides:
                 found[owner_id] = self._rendered(content, before)
         return found
 
-    def _rendered(
-        self, content: OwnerContent, before: Mapping[str, Look] | None
-    ) -> tuple[Wanted | None, bytes | None, UnknownStateError | None]:
+    def _rendered(self, content: OwnerContent, before: Mapping[str, Look] | None) -> SourceSide:
         try:
             if before is None:
                 return self.renderer.render(content), None, None

@@ -11,11 +11,12 @@ from dataclasses import replace
 
 from undrift.diff import OwnerDiff
 from undrift.embedding import EmbeddingResult
-from undrift.errors import WriteFailed
+from undrift.errors import UndriftError, WriteFailed
 from undrift.events import Listener
-from undrift.look import Sides
+from undrift.look import Look, Sides
 from undrift.model import Entity, Stamp
-from undrift.plan import plan_owner, texts_to_embed
+from undrift.order import Order, PlanRequest
+from undrift.plan import texts_to_embed
 from undrift.publish import publication_of, publish
 
 
@@ -30,10 +31,12 @@ class Occupants:
     def __init__(
         self,
         sides: Sides,
+        order: Order,
         embed: Callable[[Mapping[str, str]], EmbeddingResult],
         listener: Listener,
     ) -> None:
         self._sides = sides
+        self._order = order
         self._embed = embed
         self._listener = listener
 
@@ -62,29 +65,34 @@ class Occupants:
         """Whether the read-back shows that nobody would lose anything if *found* were replaced."""
         owners = sorted({stamp.owner_id for stamp in found if stamp.owner_id})
         in_the_way = {stamp.vector_id for stamp in found}
-        for look in self._sides.look(owners, first="store").values():
-            if look.error is not None:
+        for look in self._order.look(owners, {}).values():
+            if look.error is not None or not self._rehome(look, in_the_way):
                 return False
-            self._rehome(self._sides.diff(look), in_the_way)
-        after = self._sides.look(owners, first="store").values()
+        after = self._order.look(owners, {}).values()
         return not any(
             look.error is not None or _live_under(self._sides.diff(look), in_the_way)
             for look in after
         )
 
-    def _rehome(self, diff: OwnerDiff, vector_ids: Collection[str]) -> None:
-        """Write those live entities of *diff* that lie under *vector_ids* under their own ids."""
+    def _rehome(self, look: Look, vector_ids: Collection[str]) -> bool:
+        """Write the look's live entities that lie under *vector_ids* under their own ids.
+
+        Returns:
+            Whether that could be planned at all.
+        """
+        diff = self._sides.diff(look)
         entities = _live_under(diff, vector_ids)
         if not entities:
-            return
-        store = self._sides.store
-        plan = plan_owner(
-            replace(diff, missing=entities, changed=(), wrong_model=(), stale=()),
-            namespace=store.namespace,
-            model=self._sides.model,
-        )
-        vectors = self._embed(texts_to_embed([plan])).vectors
-        publish(store, [publication_of(plan, vectors, with_deletes=False)], self._listener)
+            return True
+        moved = replace(diff, missing=entities, changed=(), wrong_model=(), stale=())
+        ordered = self._order.plans([PlanRequest(look=look, diff=moved)])[look.owner_id]
+        if isinstance(ordered, UndriftError):
+            return False
+        vectors = self._embed(texts_to_embed([ordered.plan])).vectors
+        publication = publication_of(ordered, vectors, with_deletes=False)
+        publication.planned_at = look.noted_at
+        publish(self._order.send, [publication], self._listener)
+        return True
 
 
 def _live_under(diff: OwnerDiff, vector_ids: Collection[str]) -> tuple[Entity, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -53,11 +53,13 @@ def plan_owner(
     model: str,
     force: bool = False,
     occupied: Mapping[str, int] | None = None,
+    also: Collection[tuple[str, str]] = (),
 ) -> Plan:
     """The repair of *diff*.
 
     Args:
         force: rewrite and re-embed every entity, whether it differs or not.
+        also: entities to write though they do not differ, embedded only if they have to be.
         occupied: versions found under a wanted vector_id in records that claim another owner or
             entity; a write must be newer than they are.
 
@@ -70,6 +72,7 @@ def plan_owner(
     else:
         pairs = (*diff.changed, *diff.wrong_model)
         written = [*diff.missing, *(pair.entity for pair in pairs)]
+        written += [wanted[identity] for identity in sorted(also)]
         rewritten = {(entity.kind, entity.entity_id): entity for entity in written}
     own = _own_vector_ids(rewritten.values(), namespace)
     evicted = _add_evicted(rewritten, own, diff, wanted, namespace)

@@ -6,15 +6,17 @@ is never split; small owners share one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
-from undrift.errors import StoreUnavailable, UndriftError, WriteFailed
+from undrift.errors import UndriftError, UnknownStateError, WriteFailed
 from undrift.events import BatchDeleted, BatchWritten, Listener
 from undrift.mapping import MAX_EMBEDDED_CHARACTERS
-from undrift.plan import Plan
-from undrift.ports import Deletion, Record, Vectors, VectorStore
+from undrift.ports import Deletion, Record, Vectors
+from undrift.state import Expected, Tombstone
+from undrift.versions import OrderedPlan
 
 T = TypeVar("T")
 
@@ -22,11 +24,34 @@ BATCH_RECORDS = 5_000
 """Records per store call: the size from which bulk loading no longer gets faster."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shipment:
+    """One call's worth of writes and deletes, of one owner or several.
+
+    Attributes:
+        expected: for each delete, by its vector_id, the remembered row that justifies it.
+        planned_at: when the oldest of it was planned, by the worker's clock.
+    """
+
+    owners: Sequence[str]
+    writes: Sequence[Record] = ()
+    deletes: Sequence[Deletion] = ()
+    tombstones: Sequence[Tombstone] = ()
+    expected: Mapping[str, Expected] = field(default_factory=dict)
+    planned_at: float = 0.0
+
+
+Send = Callable[[Shipment], None]
+
+
 @dataclass(slots=True)
 class Publication:
     """One owner's part of a publish, ready to be sent.
 
     Attributes:
+        tombstones: what takes the place of deleted records.
+        buried: the vector_ids of those tombstones that a stored record makes way for.
+        expected: see `Shipment`.
         together: how many writes at the end replace one another's records, and so go in one call.
         error: why the store did not take it.
     """
@@ -34,26 +59,46 @@ class Publication:
     owner_id: str
     writes: list[Record] = field(default_factory=list)
     deletes: list[Deletion] = field(default_factory=list)
+    tombstones: list[Tombstone] = field(default_factory=list)
+    buried: frozenset[str] = frozenset()
+    expected: Mapping[str, Expected] = field(default_factory=dict)
     together: int = 0
+    planned_at: float = 0.0
     error: UndriftError | None = None
 
     @property
     def size(self) -> int:
         """Records it touches."""
-        return len(self.writes) + len(self.deletes)
+        return len(self.writes) + len(self.deletes) + len(self.tombstones)
+
+    @property
+    def gone(self) -> frozenset[str]:
+        """The vector_ids of stored records that it deletes."""
+        return self.buried.union(deletion.vector_id for deletion in self.deletes)
+
+    def keep_deletes(self) -> None:
+        """Delete nothing after all. Tombstones where nothing is stored are no deletes."""
+        self.deletes = []
+        self.tombstones = [stone for stone in self.tombstones if stone.vector_id not in self.buried]
+        self.buried = frozenset()
+
+    def shipment(self) -> Shipment:
+        """All of it in one call."""
+        return shipment_of([self])
 
 
 def publication_of(
-    plan: Plan, vectors: Mapping[str, Vectors], *, with_deletes: bool
+    ordered: OrderedPlan, vectors: Mapping[str, Vectors], *, with_deletes: bool
 ) -> Publication:
-    """The store calls for *plan*.
+    """The store calls for *ordered*.
 
     Args:
         vectors: by text_hash; a write whose vector is not there is left out, and with it every
             deletion: what would be gone may be what the missing write was to take the place of.
         with_deletes: False keeps every deletion aside.
     """
-    publication = Publication(plan.owner_id)
+    plan = ordered.plan
+    publication = Publication(plan.owner_id, expected=ordered.expected)
     is_complete = all(w.stamp.text_hash in vectors for w in plan.writes if w.needs_embedding)
     for write in plan.writes:
         embedding = vectors.get(write.stamp.text_hash) if write.needs_embedding else None
@@ -62,12 +107,32 @@ def publication_of(
         text = write.entity.text[:MAX_EMBEDDED_CHARACTERS]
         publication.writes.append(Record(write.stamp, text, write.entity.metadata_json, embedding))
         publication.together += write.evicts
-    if with_deletes and is_complete:
+    gone = {deletion.vector_id for deletion in plan.deletes}
+    publication.buried = frozenset(ordered.expected).difference(gone)
+    if is_complete:
         publication.deletes.extend(plan.deletes)
+        publication.tombstones.extend(ordered.tombstones)
+    if not with_deletes:
+        publication.keep_deletes()
     return publication
 
 
-def publish(store: VectorStore, publications: Iterable[Publication], listener: Listener) -> None:
+def shipment_of(group: Sequence[Publication]) -> Shipment:
+    """All of *group* in one call."""
+    expected: dict[str, Expected] = {}
+    for publication in group:
+        expected.update(publication.expected)
+    return Shipment(
+        owners=[publication.owner_id for publication in group],
+        writes=[record for publication in group for record in publication.writes],
+        deletes=[deletion for publication in group for deletion in publication.deletes],
+        tombstones=[stone for publication in group for stone in publication.tombstones],
+        expected=expected,
+        planned_at=min(publication.planned_at for publication in group),
+    )
+
+
+def publish(send: Send, publications: Iterable[Publication], listener: Listener) -> None:
     """Send *publications*; one that fails carries its error, the others go on.
 
     Safety:
@@ -77,12 +142,12 @@ def publish(store: VectorStore, publications: Iterable[Publication], listener: L
     """
     for group in _groups(publications):
         if len(group) == 1 and group[0].size > BATCH_RECORDS:
-            _publish_large(store, group[0], listener)
+            _publish_large(send, group[0], listener)
             continue
-        error = _send(store, group, listener)
+        error = _send(send, group, listener)
         if isinstance(error, WriteFailed) and len(group) > 1:
             for publication in group:
-                publication.error = _send(store, [publication], listener)
+                publication.error = _send(send, [publication], listener)
         else:
             for publication in group:
                 publication.error = error
@@ -103,20 +168,16 @@ def _groups(publications: Iterable[Publication]) -> Iterator[list[Publication]]:
         yield group
 
 
-def _send(
-    store: VectorStore, group: Sequence[Publication], listener: Listener
-) -> UndriftError | None:
-    writes = [record for publication in group for record in publication.writes]
-    deletes = [deletion for publication in group for deletion in publication.deletes]
+def _send(send: Send, group: Sequence[Publication], listener: Listener) -> UndriftError | None:
     try:
-        store.publish(writes, deletes)
-    except (WriteFailed, StoreUnavailable) as exc:
+        send(shipment_of(group))
+    except (WriteFailed, UnknownStateError) as exc:
         return exc
     for publication in group:
         owner, written, deleted = (
             publication.owner_id,
             len(publication.writes),
-            len(publication.deletes),
+            len(publication.gone),
         )
         if written:
             listener(BatchWritten(owner, 1, written, written))
@@ -125,20 +186,32 @@ def _send(
     return None
 
 
-def _publish_large(store: VectorStore, publication: Publication, listener: Listener) -> None:
+def _publish_large(send: Send, publication: Publication, listener: Listener) -> None:
     owner = publication.owner_id
+    part = partial(
+        Shipment,
+        owners=[owner],
+        expected=publication.expected,
+        planned_at=publication.planned_at,
+    )
     done = 0
     try:
         for number, batch in enumerate(_write_batches(publication), start=1):
-            store.publish(batch, [])
+            send(part(writes=batch))
             done += len(batch)
             listener(BatchWritten(owner, number, len(batch), done))
         done = 0
         for number, gone in enumerate(_slices(publication.deletes), start=1):
-            store.publish([], gone)
+            send(part(deletes=gone))
             done += len(gone)
             listener(BatchDeleted(owner, number, len(gone), done))
-    except (WriteFailed, StoreUnavailable) as exc:
+        for number, stones in enumerate(_slices(publication.tombstones), start=1):
+            send(part(tombstones=stones))
+            gone_now = sum(stone.vector_id in publication.buried for stone in stones)
+            done += gone_now
+            if gone_now:
+                listener(BatchDeleted(owner, number, gone_now, done))
+    except (WriteFailed, UnknownStateError) as exc:
         publication.error = exc
 
 

@@ -1,14 +1,14 @@
 """The repair of a group of owners: plan, embed, publish, verify, and again where things moved.
 
-This is the sync without kept state. Versions come from the store itself: a write carries the
-enumerated version plus one, a delete applies only where the version is still the enumerated one.
-A refused write is no error; the verification reads both sides again and decides.
+Which versions the writes carry, and how they are kept in order, is the `Order`'s. A refused write
+is no error; the verification reads again and decides.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from threading import Lock
 
 from undrift.diff import OwnerDiff, Pair, standing
@@ -22,14 +22,16 @@ from undrift.errors import (
     UnknownStateError,
     WriteFailed,
 )
-from undrift.events import Listener, RepairStarted, ignore
+from undrift.events import Listener, OwnersBusy, RepairStarted, ignore
 from undrift.failpoints import reach
-from undrift.guard import DeleteBudget
+from undrift.guard import Budget
 from undrift.look import Look, Sides
 from undrift.model import Outcome, Stamp, SyncReport, SyncStatus
 from undrift.occupancy import Occupants
-from undrift.plan import Plan, plan_owner, texts_to_embed
+from undrift.order import Conclusion, Order, PlanRequest
+from undrift.plan import texts_to_embed
 from undrift.publish import Publication, publication_of, publish
+from undrift.versions import OrderedPlan
 
 MAX_REPEATS = 3
 """How often a repair is repeated when the verification finds a difference again."""
@@ -42,7 +44,10 @@ class Repair:
     Attributes:
         before: what the first look showed.
         look: the latest look; diff: what it differs in.
-        plan: what is to be done about it; None when nothing is.
+        ordered: what is to be done about it; None when nothing is.
+        parked: by ``(kind, entity_id)``, why a record cannot be made.
+        is_only_parked: all the rest is done.
+        attempts: failures in a row before this one.
         is_done: nothing more will be tried; the rest says how it ended.
         held_deletes: deletes that are kept aside for the guard.
     """
@@ -51,7 +56,7 @@ class Repair:
     before: SyncStatus
     look: Look
     diff: OwnerDiff | None = None
-    plan: Plan | None = None
+    ordered: OrderedPlan | None = None
     publication: Publication | None = None
     is_done: bool = False
     skipped: bool = False
@@ -62,7 +67,22 @@ class Repair:
     embedded: int = 0
     truncated: int = 0
     held_deletes: tuple[str, ...] = ()
+    parked: dict[tuple[str, str], str] = field(default_factory=dict)
+    is_only_parked: bool = False
+    attempts: int = 0
     error: UndriftError | None = None
+
+    def conclusion(self) -> Conclusion:
+        """The repair as its order remembers it."""
+        return Conclusion(
+            look=self.look,
+            outcome=self.outcome,
+            error=self.error,
+            is_held=bool(self.held_deletes) and self.error is None,
+            parked=self.parked,
+            is_only_parked=self.is_only_parked,
+            attempts=self.attempts,
+        )
 
     def end(self, outcome: Outcome, error: UndriftError | None = None) -> None:
         """Close the repair with *outcome*."""
@@ -92,10 +112,16 @@ class Repairer:
     """Carries groups of owners from a look to a verified result.
 
     Args:
+        order: what puts the writes in order.
         force: rewrite and re-embed everything, in the first round.
         with_deletes: False keeps every delete aside and counts it in ``Repair.held_deletes``.
-        budget: deletes that may be made, over all rounds; None for any number.
+        budget: decides on deletes, over all rounds; None lets them all pass.
         max_embeddings: the budget that ``embedder`` was given, for the error.
+        reads_source_again: whether the verification reads both sides; otherwise it reads the store
+            back, and what changes in the source meanwhile is found by whoever is told of it.
+
+    Attributes:
+        busy: owners that somebody else is at work on, and who were left to them.
 
     Safety:
         `start`, `embed` and `finish` of different groups may run in different threads.
@@ -105,34 +131,59 @@ class Repairer:
         self,
         sides: Sides,
         embedder: TextEmbedder,
+        order: Order,
         *,
         listener: Listener = ignore,
         force: bool = False,
         with_deletes: bool = True,
-        budget: DeleteBudget | None = None,
+        budget: Budget | None = None,
         max_embeddings: int | None = None,
+        reads_source_again: bool = True,
     ) -> None:
         self._sides = sides
         self._embedder = embedder
+        self._order = order
         self._embedding = Lock()
         self._listener = listener
         self._force = force
         self._with_deletes = with_deletes
         self._budget = budget
         self._max_embeddings = max_embeddings
-        self._occupants = Occupants(sides, self._embed_texts, listener)
+        self._reads_source_again = reads_source_again
+        self._occupants = Occupants(sides, order, self._embed_texts, listener)
+        self.busy: list[str] = []
         self.is_budget_spent = False
         self.stop: SafetyStop | None = None
 
-    def start(self, owners: Sequence[str]) -> list[Repair]:
-        """Look at *owners* and plan what to do; the store is enumerated before the source is read.
+    def start(self, owners: Sequence[str], *, waits: bool = False) -> list[Repair]:
+        """Look at *owners* and plan what to do.
+
+        Args:
+            waits: for owners that somebody else is at work on, until there is one to start with;
+                not to be asked for while other groups are under way, which somebody else may be
+                waiting for.
 
         Order:
-            That of *owners*.
+            That of *owners*, without those that are `busy`.
         """
-        looks = self._sides.look(owners, first="store", before={})
-        reach("sync.looked")
+        own = self._order.await_some(owners) if waits else self._order.begin(owners)
+        if len(own) < len(owners):
+            begun = set(own)
+            self.busy.extend(owner for owner in owners if owner not in begun)
+        return self.start_leased(own)
+
+    def tell_busy(self, owners: int) -> None:
+        """Say that the run waits for other workers."""
+        self._listener(OwnersBusy(owners))
+
+    def start_leased(self, owners: Sequence[str]) -> list[Repair]:
+        """As `start`, for owners whose leases were taken before."""
+        looks = self._order.look(owners, {}) if owners else {}
         repairs = [self._begin(looks[owner]) for owner in owners]
+        self._plan([repair for repair in repairs if not repair.is_done], force=self._force)
+        for repair in repairs:
+            if not repair.is_done:
+                self._listener(RepairStarted(repair.owner_id))
         reach("sync.planned")
         return repairs
 
@@ -159,13 +210,15 @@ class Repairer:
     def finish(self, repairs: Sequence[Repair]) -> None:
         """Publish, verify, and repeat where a difference is found again."""
         for repeat in range(MAX_REPEATS + 1):
+            if all(repair.is_done for repair in repairs):
+                break
+            if repeat:
+                self.embed(repairs)
             self._publish(repairs)
             reach("sync.published")
             self._verify(repairs, is_last=repeat == MAX_REPEATS)
             reach("sync.verified")
-            if all(repair.is_done for repair in repairs):
-                return
-            self.embed(repairs)
+        self._order.conclude([repair.conclusion() for repair in repairs])
 
     # --- look and plan ----------------------------------------------------------------------
 
@@ -176,27 +229,38 @@ class Repairer:
             return repair
         diff = self._sides.diff(look)
         repair = Repair(look.owner_id, self._sides.status(diff, look), look, diff)
-        if diff.is_unknown_to_both:
+        is_settled = diff.is_clean and self._order.is_settled(look)
+        if diff.is_unknown_to_both and is_settled:
             repair.end(Outcome.NOT_FOUND, OwnerNotFound(look.owner_id))
-        elif diff.is_clean and not (self._force and diff.wanted is not None):
+        elif is_settled and not (self._force and diff.wanted is not None):
             repair.skipped = True
             repair.end(Outcome.IN_SYNC)
-        else:
-            self._plan(repair, force=self._force)
-            self._listener(RepairStarted(look.owner_id))
         return repair
 
-    def _plan(
-        self, repair: Repair, *, force: bool = False, occupied: Mapping[str, int] | None = None
-    ) -> None:
+    def _plan(self, repairs: Sequence[Repair], *, force: bool = False) -> None:
+        requests = [
+            PlanRequest(look=repair.look, diff=repair.diff, force=force)
+            for repair in repairs
+            if repair.diff is not None
+        ]
+        plans = self._order.plans(requests) if requests else {}
+        for repair in repairs:
+            self._take_plan(repair, plans[repair.owner_id])
+
+    def _take_plan(self, repair: Repair, ordered: OrderedPlan | UndriftError) -> None:
         assert repair.diff is not None
-        repair.plan = plan_owner(
-            repair.diff,
-            namespace=self._sides.store.namespace,
-            model=self._sides.model,
-            force=force,
-            occupied=occupied,
-        )
+        if isinstance(ordered, UndriftError):
+            is_unknown = isinstance(ordered, UnknownStateError)
+            repair.end(Outcome.UNKNOWN if is_unknown else Outcome.FAILED, ordered)
+            return
+        repair.ordered = ordered
+        if repair.diff.is_clean and ordered.is_empty_for_store:
+            # There was only something to remember.
+            repair.skipped = repair.publication is None
+            if repair.diff.is_unknown_to_both:
+                repair.end(Outcome.NOT_FOUND, OwnerNotFound(repair.owner_id))
+            else:
+                repair.end(Outcome.IN_SYNC)
 
     def _embed_texts(self, texts: Mapping[str, str]) -> EmbeddingResult:
         with self._embedding:
@@ -211,65 +275,88 @@ class Repairer:
             repair.end(Outcome.FAILED, exc)
 
     def _embed_together(self, repairs: Sequence[Repair]) -> None:
-        plans = [repair.plan for repair in repairs if repair.plan is not None]
+        plans = [repair.ordered.plan for repair in repairs if repair.ordered is not None]
         result = self._embedder.embed(texts_to_embed(plans))
         if result.unpaid:
             self.is_budget_spent = True
         paid = set(result.newly_embedded)
         for repair in repairs:
-            if repair.plan is None:
+            if repair.ordered is None:
                 continue
-            hashes = {w.stamp.text_hash for w in repair.plan.writes if w.needs_embedding}
+            writes = repair.ordered.plan.writes
+            hashes = {w.stamp.text_hash for w in writes if w.needs_embedding}
             repair.embedded += len(hashes & paid)
             repair.truncated += len(hashes & paid & result.truncated)
             paid -= hashes
             repair.publication = publication_of(
-                repair.plan, result.vectors, with_deletes=self._with_deletes
+                repair.ordered, result.vectors, with_deletes=self._with_deletes
             )
-            repair.error = self._lacking(repair, hashes, result)
+            repair.publication.planned_at = repair.look.noted_at
+            repair.error = self._lacking(repair, repair.ordered, hashes, result)
 
     def _lacking(
-        self, repair: Repair, hashes: set[str], result: EmbeddingResult
+        self, repair: Repair, ordered: OrderedPlan, hashes: set[str], result: EmbeddingResult
     ) -> UndriftError | None:
         """Why some of the owner's entities have no vector, if some have none."""
-        if hashes & result.unpaid:
-            return EmbeddingBudgetSpent(self._max_embeddings or 0)
-        assert repair.plan is not None
-        for write in repair.plan.writes:
+        for write in ordered.plan.writes:
             reason = result.rejected.get(write.stamp.text_hash) if write.needs_embedding else None
             if reason is not None:
-                return EmbeddingFailed(
-                    f"No usable vector for {write.entity.key} of user {repair.owner_id}",
-                    why=f"{self._sides.model}: {reason}.",
-                    fix="shorten or correct the text in the source, or use another model; the "
-                    "owner's other entities were written",
-                )
+                repair.parked[(write.stamp.kind, write.stamp.entity_id)] = reason
+        if hashes & result.unpaid:
+            return EmbeddingBudgetSpent(self._max_embeddings or 0)
+        for (kind, entity_id), reason in repair.parked.items():
+            return self._parked(repair, f"{kind}:{entity_id}", f"{reason}.")
+        for row in ordered.parked:
+            name = f"{row.kind}:{row.entity_id}"
+            return self._parked(repair, name, f"{row.parked_reason}; it was not tried again yet.")
         return None
+
+    def _parked(self, repair: Repair, name: str, why: str) -> EmbeddingFailed:
+        return EmbeddingFailed(
+            f"No usable vector for {name} of user {repair.owner_id}",
+            why=f"{self._sides.model}: {why}",
+            fix="shorten or correct the text in the source, use another model, or, if the model "
+            "was at fault, sync with --retry-parked; the owner's other entities were written",
+        )
 
     # --- publish and verify -------------------------------------------------------------------
 
     def _publish(self, repairs: Iterable[Repair]) -> None:
         publications = {
-            repair: repair.publication
+            repair.owner_id: (repair, repair.publication)
             for repair in repairs
             if not repair.is_done and repair.publication is not None
         }
-        deletes = sum(len(publication.deletes) for publication in publications.values())
-        stop = self._budget.take(deletes) if self._budget is not None else None
-        if stop is not None:
-            self.stop = stop
-            for repair, publication in publications.items():
-                if publication.deletes:
-                    publication.deletes.clear()
-                    repair.error = stop
-        publish(self._sides.store, publications.values(), self._listener)
+        self._order.working()
+        for owner, stop in self._refused(publications).items():
+            repair, publication = publications[owner]
+            publication.keep_deletes()
+            repair.error = self.stop = stop
+        sent = [publication for _, publication in publications.values()]
+        publish(self._order.send, sent, self._listener)
+
+    def _refused(
+        self, publications: Mapping[str, tuple[Repair, Publication]]
+    ) -> Mapping[str, SafetyStop]:
+        """The owners whose deletes the budget does not let pass."""
+        if self._budget is None:
+            return {}
+        deletes = {}
+        for owner, (repair, publication) in publications.items():
+            if publication.gone and repair.diff is not None:
+                kinds = {stamp.vector_id: stamp.kind for stamp in repair.diff.deletes}
+                deletes[owner] = Counter(kinds[gone] for gone in publication.gone)
+        return self._budget.take(deletes) if deletes else {}
 
     def _verify(self, repairs: Iterable[Repair], *, is_last: bool) -> None:
         repairs = [repair for repair in repairs if not repair.is_done]
         if not repairs:
             return
         before = {repair.owner_id: repair.look for repair in repairs}
-        looks = self._sides.look(list(before), first="store", before=before)
+        if self._reads_source_again:
+            looks = self._order.look(list(before), before)
+        else:
+            looks = self._order.look_back(before)
         for repair in repairs:
             self._judge(repair, looks[repair.owner_id], is_last=is_last)
 
@@ -291,18 +378,29 @@ class Repairer:
         elif repair.error is not None:
             # Even where the two sides agree: a forced repair that lacks vectors is none.
             stopped = isinstance(repair.error, SafetyStop)
+            repair.is_only_parked = self._is_only_parked(repair, diff)
             repair.end(Outcome.DRIFT if stopped else Outcome.FAILED, repair.error)
-        elif self._is_repaired(diff):
+        elif self._is_repaired(diff, look):
             # Deletes that are kept aside leave the owner open for the second pass.
             repair.end(Outcome.DRIFT if repair.held_deletes else Outcome.IN_SYNC)
         elif is_last:
             self._give_up(repair, previous, diff)
         else:
-            self._plan_again(repair, diff)
+            self._plan_again(repair, publication, diff)
 
-    def _is_repaired(self, diff: OwnerDiff) -> bool:
+    def _is_only_parked(self, repair: Repair, diff: OwnerDiff) -> bool:
+        """Whether all that is left of *diff* are records that cannot be made."""
+        if repair.ordered is None or isinstance(repair.error, SafetyStop | EmbeddingBudgetSpent):
+            return False
+        parked = {*repair.parked, *(row.identity for row in repair.ordered.parked)}
+        left = {(entity.kind, entity.entity_id) for entity in diff.missing}
+        pairs = (*diff.changed, *diff.wrong_model)
+        left.update((pair.entity.kind, pair.entity.entity_id) for pair in pairs)
+        return not diff.deletes and left <= parked
+
+    def _is_repaired(self, diff: OwnerDiff, look: Look | None = None) -> bool:
         if self._with_deletes:
-            return diff.is_clean
+            return diff.is_clean and (look is None or self._order.is_settled(look))
         return not (diff.missing or diff.changed or diff.wrong_model)
 
     def _count(self, repair: Repair, publication: Publication, look: Look) -> bool:
@@ -313,16 +411,16 @@ class Repairer:
         """
         present = {stamp.vector_id: stamp for stamp in look.stamps}
         written = sum(present.get(r.stamp.vector_id) == r.stamp for r in publication.writes)
-        deleted = sum(d.vector_id not in present for d in publication.deletes)
+        deleted = sum(gone not in present for gone in publication.gone)
         repair.written += written
         repair.deleted += deleted
-        return written + deleted == publication.size
+        is_all = written + deleted == len(publication.writes) + len(publication.gone)
+        return is_all and self._order.is_proved(publication.shipment(), look)
 
-    def _plan_again(self, repair: Repair, diff: OwnerDiff) -> None:
-        assert repair.publication is not None
+    def _plan_again(self, repair: Repair, publication: Publication, diff: OwnerDiff) -> None:
         refused = [
             record.stamp.vector_id
-            for record in repair.publication.writes
+            for record in publication.writes
             if (record.stamp.kind, record.stamp.entity_id) not in diff.kept
         ]
         try:
@@ -333,7 +431,11 @@ class Repairer:
         except (WriteFailed, EmbeddingFailed) as exc:
             repair.end(Outcome.FAILED, exc)
             return
-        self._plan(repair, occupied=occupied)
+        was_overtaken = repair.ordered is not None and repair.ordered.is_overtaken
+        request = PlanRequest(
+            look=repair.look, diff=diff, force=self._force and was_overtaken, occupied=occupied
+        )
+        self._take_plan(repair, self._order.plans([request])[repair.owner_id])
 
     def _give_up(self, repair: Repair, previous: OwnerDiff, diff: OwnerDiff) -> None:
         if self._is_repaired(_unmoved(previous, diff)):

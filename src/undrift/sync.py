@@ -19,12 +19,15 @@ from undrift.errors import (
 )
 from undrift.events import DeletesHeld, Listener, RepairStarted, SyncEvent, ignore
 from undrift.fleet import PageFailures, fleet_pages, is_outage, pages_of
-from undrift.guard import DeleteBudget, DeleteGuard, DeleteLimit
+from undrift.guard import Budget, DeleteBudget, DeleteGuard, DeleteLimit, RollingBudget
+from undrift.ledger import Ledger
 from undrift.look import Sides
 from undrift.model import Cost, Outcome, SyncReport
+from undrift.order import Order, StoreOrder
 from undrift.plan import cost_of, plan_owner
 from undrift.ports import Embedder, OwnerContent
 from undrift.repair import Repair, Repairer
+from undrift.state_order import StateOrder
 
 PAGES_AHEAD = 2
 """Pages that are read while earlier ones are embedded and written; bounds a run's memory."""
@@ -39,12 +42,14 @@ class SyncOptions:
         max_embeddings: texts this run may embed; None means any number.
         max_delete: deletes this run may make; None means the default guard for a fleet, and no
             limit for owners that a person named.
+        retry_parked: try again what could not be made before.
         listener: told about every batch.
     """
 
     force: bool = False
     max_embeddings: int | None = None
     max_delete: DeleteLimit | None = None
+    retry_parked: bool = False
     listener: Listener = ignore
 
 
@@ -56,12 +61,28 @@ class Synchronizer:
 
     Args:
         sides: both sides; the store must exist.
+        ledger: entered; None for a store of one's own that has no state.
     """
 
-    def __init__(self, sides: Sides, embedder: Embedder, options: SyncOptions) -> None:
+    def __init__(
+        self,
+        sides: Sides,
+        embedder: Embedder,
+        options: SyncOptions,
+        *,
+        ledger: Ledger | None = None,
+    ) -> None:
         self._sides = sides
         self._options = options
-        self._embedder = TextEmbedder(embedder, max_embeddings=options.max_embeddings)
+        self._ledger = ledger
+        self._order: Order = StoreOrder(sides)
+        if ledger is not None:
+            self._order = StateOrder(sides, ledger, retry_parked=options.retry_parked)
+        self._embedder = TextEmbedder(
+            embedder,
+            max_embeddings=options.max_embeddings,
+            before_batch=self._order.working,
+        )
         self._guard = DeleteGuard(options.max_delete)
         self._outage: UndriftError | None = None
 
@@ -78,13 +99,12 @@ class Synchronizer:
         if self._options.max_delete is not None:
             yield from self._guarded(pages_of(owners), _pipelined)
             return
-        repairer = self._repairer(with_deletes=True)
-        for page in pages_of(owners):
-            repairs = repairer.start(page)
-            repairer.run(repairs)
-            yield from self._reports(repairs)
-            if repairer.is_budget_spent:
-                raise self._budget_spent()
+        with closing(self._order):
+            repairer = self._repairer(with_deletes=True)
+            for repairs in _in_turn(pages_of(owners), repairer):
+                yield from self._reports(repairs)
+                if repairer.is_budget_spent:
+                    raise self._budget_spent()
 
     def sync_all(self) -> Iterator[SyncReport]:
         """Sync every owner of either side; deletes wait until everything has been seen.
@@ -110,6 +130,8 @@ class Synchronizer:
         Only a person who names an owner may have it emptied. A source that lists nobody else
         either is taken for damaged.
         """
+        if self._ledger is not None:
+            return self._sync_within_budget(owner_id, self._ledger)
         source = self._sides.source
         if not source.present([owner_id]) and any(source.owner_pages(1)):
             self._guard.source_owners += 1
@@ -123,21 +145,36 @@ class Synchronizer:
             ProfileOutdated: the source holds something else; nothing was written.
             InvalidDocument: the profile cannot be read as entities; nothing was written.
         """
-        repairer = self._repairer(with_deletes=True)
-        repairs = repairer.start([owner_id])
-        look = repairs[0].look
-        if look.error is None:
-            given = self._sides.renderer.render(content)
-            if look.wanted is None or dict(look.wanted.entities) != dict(given.entities):
-                raise ProfileOutdated(owner_id)
-        repairer.run(repairs)
-        return repairs[0].report(against=self._sides.against)
+        with closing(self._order):
+            repairer = self._repairer(with_deletes=True)
+            repairs = repairer.start([owner_id], waits=True)
+            look = repairs[0].look
+            if look.error is None:
+                given = self._sides.renderer.render(content)
+                if look.wanted is None or dict(look.wanted.entities) != dict(given.entities):
+                    raise ProfileOutdated(owner_id)
+            repairer.run(repairs)
+            return repairs[0].report(against=self._sides.against)
+
+    def _sync_within_budget(self, owner_id: str, ledger: Ledger) -> SyncReport:
+        budget = RollingBudget(ledger.state, lambda: any(self._sides.source.owner_pages(1)))
+        with closing(self._order):
+            repairer = self._repairer(with_deletes=True, budget=budget)
+            repairs = repairer.start([owner_id], waits=True)
+            repairer.run(repairs)
+            return repairs[0].report(against=self._sides.against)
 
     # --- the guarded run ----------------------------------------------------------------------
 
     def _guarded(
         self, pages: Iterator[Sequence[str]], through: _Stages
     ) -> Generator[SyncReport, None, None]:
+        with closing(self._order):
+            yield from self._in_two_passes(pages, through)
+
+    def _in_two_passes(
+        self, pages: Iterator[Sequence[str]], through: _Stages
+    ) -> Iterator[SyncReport]:
         held: dict[str, Repair] = {}
         repairer = self._repairer(with_deletes=False)
         try:
@@ -176,10 +213,8 @@ class Synchronizer:
             raise
         repairer = self._repairer(with_deletes=True, budget=DeleteBudget(allowed))
         waiting = dict(held)
-        for page in pages_of(held):
-            # Both sides are read again: what was seen when the delete was planned may be past.
-            repairs = repairer.start(page)
-            repairer.run(repairs)
+        # Both sides are read again: what was seen when the delete was planned may be past.
+        for repairs in _in_turn(pages_of(held), repairer):
             for repair in repairs:
                 _add_first_pass(repair, waiting.pop(repair.owner_id))
             yield from self._reports(repairs)
@@ -193,12 +228,13 @@ class Synchronizer:
             repair.end(Outcome.DRIFT, why)
         yield from self._reports(held.values())
 
-    def _repairer(self, *, with_deletes: bool, budget: DeleteBudget | None = None) -> Repairer:
-        """A repairer; one with a *budget* is a fleet run's second pass."""
-        listener, is_second_pass = self._options.listener, budget is not None
+    def _repairer(self, *, with_deletes: bool, budget: Budget | None = None) -> Repairer:
+        """A repairer; one with a `DeleteBudget` is a fleet run's second pass."""
+        listener, is_second_pass = self._options.listener, isinstance(budget, DeleteBudget)
         return Repairer(
             self._sides,
             self._embedder,
+            self._order,
             # An owner's repair is announced once; what is forced is rewritten once.
             listener=_without_starts(listener) if is_second_pass else listener,
             force=self._options.force and not is_second_pass,
@@ -251,6 +287,18 @@ def _in_turn(pages: Iterator[Sequence[str]], repairer: Repairer) -> Iterator[lis
         repairs = repairer.start(page)
         repairer.run(repairs)
         yield repairs
+    yield from _behind_others(repairer)
+
+
+def _behind_others(repairer: Repairer) -> Iterator[list[Repair]]:
+    """Sync those owners at last that somebody else was at work on; nothing is held meanwhile."""
+    while repairer.busy:
+        waiting, repairer.busy = repairer.busy, []
+        repairer.tell_busy(len(waiting))
+        for page in pages_of(waiting):
+            repairs = repairer.start(page, waits=True)
+            repairer.run(repairs)
+            yield repairs
 
 
 def _pipelined(pages: Iterator[Sequence[str]], repairer: Repairer) -> Iterator[list[Repair]]:
@@ -282,6 +330,8 @@ def _pipelined(pages: Iterator[Sequence[str]], repairer: Repairer) -> Iterator[l
     failure = failure or failures.error
     if failure is not None:
         raise failure
+    if not repairer.is_budget_spent:
+        yield from _behind_others(repairer)
 
 
 def _read_ahead(

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from functools import cache, lru_cache
+from typing import Any, NamedTuple
 
-from jinja2 import ChainableUndefined, TemplateSyntaxError, meta, nodes
+from jinja2 import ChainableUndefined, Template, TemplateSyntaxError, meta, nodes
 from jinja2.sandbox import SandboxedEnvironment
 
 from undrift.errors import ConfigError
@@ -61,10 +62,37 @@ def _environment() -> SandboxedEnvironment:
 
 _ENVIRONMENT = _environment()
 
+_REMEMBERED = 256  # templates; the defaults are a dozen, and one takes 3 ms to compile
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _compiled(source: str) -> Template:
+    return _ENVIRONMENT.from_string(source)
+
 
 def is_template(value: str) -> bool:
     """Whether *value* is a template rather than a field's name."""
     return "{{" in value or "{%" in value
+
+
+class _Uses(NamedTuple):
+    """What a template asks for."""
+
+    names: frozenset[str]
+    has_other_templates: bool
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _uses(source: str) -> _Uses:
+    """What *source* asks for.
+
+    Raises:
+        TemplateSyntaxError: it is not valid.
+    """
+    tree = _ENVIRONMENT.parse(source)
+    _compiled(source)
+    has_others = any(meta.find_referenced_templates(tree)) or tree.find(nodes.Block) is not None
+    return _Uses(frozenset(meta.find_undeclared_variables(tree)), has_others)
 
 
 def variables(source: str, *, where: str) -> tuple[str, ...]:
@@ -77,34 +105,38 @@ def variables(source: str, *, where: str) -> tuple[str, ...]:
         ConfigError: the template is not valid Jinja, or uses what makes no sense in a text.
     """
     try:
-        tree = _ENVIRONMENT.parse(source)
-        _ENVIRONMENT.from_string(source)
+        uses = _uses(source)
     except TemplateSyntaxError as exc:
         raise ConfigError(
             f"The template of {where} is not valid",
             why=f"{exc.message} (line {exc.lineno}).",
             fix="correct it; the syntax is Jinja's, such as {{ title }} at {{ company }}",
         ) from exc
-    if any(meta.find_referenced_templates(tree)) or tree.find(nodes.Block) is not None:
+    if uses.has_other_templates:
         raise ConfigError(
             f"The template of {where} is not valid",
             why="include, import, extends and block have no meaning in the text of one entity.",
             fix="write the whole text in this one template",
         )
-    found = meta.find_undeclared_variables(tree)
-    if "loop" in found:
+    if "loop" in uses.names:
         raise ConfigError(
             f"The template of {where} is not valid",
             why="loop has a meaning inside {% for %} only; a text is of one entity.",
             fix="leave it out, or rename the field by an alias",
         )
-    return tuple(sorted(found - set(_ENVIRONMENT.globals)))
+    return tuple(sorted(uses.names - set(_ENVIRONMENT.globals)))
 
 
 def compile_value(source: str) -> Callable[[Mapping[str, object]], str]:
     """A template for one value, such as an id; called with the element's fields."""
-    template = _ENVIRONMENT.from_string(source)
+    template = _compiled(source)
     return lambda fields: template.render(fields)
+
+
+@cache
+def _separator() -> str:
+    """Random, so that no text can hold it by accident or by design; the same for all templates."""
+    return f"\x00{secrets.token_hex(16)}\x00"
 
 
 class OwnerTemplate:
@@ -116,14 +148,10 @@ class OwnerTemplate:
     """
 
     def __init__(self, texts: Iterable[tuple[str, Sequence[str]]]) -> None:
-        # The separator is random, so that no text can hold it by accident or by design.
-        self._separator = f"\x00{secrets.token_hex(16)}\x00"
-        texts = list(texts)
-        loops = [
-            _loop(i, source, names, self._separator) for i, (source, names) in enumerate(texts)
-        ]
-        self._template = _ENVIRONMENT.from_string("".join(loops))
-        self._single = [_ENVIRONMENT.from_string(_loop(0, s, n, "")) for s, n in texts]
+        self._texts = list(texts)
+        self._template = _compiled(
+            "".join(_loop(i, s, n, _separator()) for i, (s, n) in enumerate(self._texts))
+        )
 
     def render(self, rows: Sequence[Sequence[Row]]) -> list[str]:
         """Render every row of every spec.
@@ -135,14 +163,14 @@ class OwnerTemplate:
             Exception: whatever a template raises on the data it met.
         """
         context = {f"rows_{index}": spec_rows for index, spec_rows in enumerate(rows)}
-        texts = self._template.render(context).split(self._separator)
+        texts = self._template.render(context).split(_separator())
         return texts[:-1]
 
     def failing_spec(self, rows: Sequence[Sequence[Row]]) -> int:
         """Which spec's template fails on *rows*: the slow way, after `render` has raised."""
-        for index, spec_rows in enumerate(rows):
+        for index, ((source, names), spec_rows) in enumerate(zip(self._texts, rows, strict=True)):
             try:
-                self._single[index].render({"rows_0": spec_rows})
+                _compiled(_loop(0, source, names, "")).render({"rows_0": spec_rows})
             except Exception:  # noqa: BLE001  the same as above, to find out which
                 return index
         return 0

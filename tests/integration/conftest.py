@@ -15,6 +15,15 @@ NewWorld = Callable[..., World]
 
 
 @pytest.fixture
+def without_leases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every worker take the others for dead, so that they get in each other's way.
+
+    Leases only save work; what is written must be right without them.
+    """
+    monkeypatch.setattr("undrift.clocks.is_gone", lambda holder: True)
+
+
+@pytest.fixture
 def new_sqlite_world(tmp_path: Path) -> Iterator[NewWorld]:
     """A function that creates a world of two SQLite files."""
     with ExitStack() as worlds:

@@ -36,7 +36,7 @@ from undrift import Undrift
 sides = Undrift(source={source!r}, store={store!r}, embedder=CountingEmbedder(),
                 namespace={namespace!r})
 store = sides._connections.store
-pool = getattr(store, "_file", store)._pool
+pool = (getattr(store, "_file", None) or store._sessions)._pool
 assert sides.check("1").is_in_sync
 idle = list(pool._idle)
 assert idle
@@ -63,7 +63,7 @@ def test_a_child_that_closes_its_undrift_leaves_the_parents_sessions_alone(world
 LENT_WHILE_FORKING = """
 import os
 import psycopg
-from undrift.stores._pool import Pool
+from undrift.pooling import Pool
 pool = Pool(lambda: psycopg.connect({url!r}, autocommit=True), psycopg.Connection.close,
             lambda connection: not connection.closed)
 try:

@@ -506,7 +506,7 @@ def plan_of(
         "limit": 10,
     }
     with store._session("read") as session, session.connection.transaction():
-        schema = store._vector_schema(session)
+        schema = session.vector_schema()
         query = (
             statements.approximate_search(schema, pg_index.expression_for(dimension))
             if is_asked
@@ -536,7 +536,7 @@ def test_too_few_from_the_index_are_searched_for_exactly(
         assert found(asking, 12, ["skill"]) == found(exact, 12, ["skill"])
     with asking._session("read") as session:
         query = asking._statements.approximate_search(
-            asking._vector_schema(session), pg_index.expression_for(DIMENSION)
+            session.vector_schema(), pg_index.expression_for(DIMENSION)
         )
         parameters = {
             "owner_id": "1", "namespace": "default", "model": MODEL, "kinds": ["skill"],

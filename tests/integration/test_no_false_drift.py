@@ -267,6 +267,7 @@ def plant(world: World, documents: dict[str, Document]) -> dict[str, dict[str, s
     return {owner: dict(found) for owner, found in drift.expected.items()}
 
 
+@pytest.mark.long
 def test_check_under_writes_and_syncs_reports_what_is_planted_and_nothing_false(
     postgres: World, naive: NaiveChecks
 ) -> None:

@@ -551,7 +551,7 @@ def test_nothing_is_left_behind_in_a_session(filled: PgvectorStore) -> None:
         filled.publish([*written[:150], *(r._replace(embedding=None) for r in written[150:])], [])
         assert len(filled.search("1", vectors(1)[0], model=MODEL, kinds=["a"], limit=5)) == 0
         filled.unmanaged(["1"])
-    with filled._pool.connection() as session:
+    with filled._sessions.session() as session:
         left = session.connection.execute(
             """
             SELECT (SELECT count(*) FROM pg_prepared_statements),

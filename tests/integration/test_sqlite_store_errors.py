@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from support.files import as_nobody
+from undrift import mounts
 from undrift.errors import ConfigError, StoreUnavailable, WriteFailed
+from undrift.mounts import filesystem_of
 from undrift.ports import VectorStore
-from undrift.stores import _mounts, _sqlite_file, open_store
-from undrift.stores._mounts import filesystem_of
+from undrift.stores import _sqlite_file, open_store
 from undrift.stores.sqlite import SqliteStore
 from undrift.testing.builders import DIMENSION, MODEL, deletion, record, records, vectors
 
@@ -356,7 +357,7 @@ def test_a_forked_process_opens_connections_of_its_own() -> None:
     """SQLite's locks do not survive a fork, and closing an inherited connection drops them."""
     program = """
 import os
-from undrift.stores._pool import Pool
+from undrift.pooling import Pool
 closed = []
 pool = Pool(connect=os.getpid, disconnect=closed.append, is_usable=lambda connection: True)
 with pool.connection() as opened_by_parent:
@@ -410,7 +411,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder that the system says is mounted over the network, but for some parts of it."""
     mountinfo = tmp_path / "mountinfo"
     mountinfo.write_text(MOUNTS.format(home=tmp_path / "home"))
-    monkeypatch.setattr(_mounts, "MOUNTINFO", mountinfo)
+    monkeypatch.setattr(mounts, "MOUNTINFO", mountinfo)
     (tmp_path / "home").mkdir()
     return tmp_path / "home"
 
@@ -437,7 +438,7 @@ def test_a_network_filesystem_is_refused_before_anything_is_created(home: Path) 
 def test_systems_without_mountinfo_are_trusted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_mounts, "MOUNTINFO", tmp_path / "none")
+    monkeypatch.setattr(mounts, "MOUNTINFO", tmp_path / "none")
     assert filesystem_of(tmp_path) is None
     SqliteStore(tmp_path / "vectors.db").create(DIMENSION)
 

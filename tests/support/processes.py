@@ -81,12 +81,14 @@ class Writer(_Child):
         pause_at: str | None = None,
         occurrence: int = 1,
         clear_then_import: bool = False,
+        without_leases: bool = False,
     ) -> None:
         """Begin to sync *owners* of *world*.
 
         Args:
             pause_at: the failpoint to pause at, when it is reached for the *occurrence*-th time.
             clear_then_import: do it as the naive writer does.
+            without_leases: take every other worker for dead.
         """
         self._send(
             {
@@ -97,6 +99,7 @@ class Writer(_Child):
                 "pause_at": pause_at,
                 "occurrence": occurrence,
                 "clear_then_import": clear_then_import,
+                "without_leases": without_leases,
             }
         )
 

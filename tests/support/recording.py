@@ -22,6 +22,7 @@ from undrift.ports import (
     Vectors,
     VectorStore,
 )
+from undrift.state import Claim, Expected, Fence, Tombstone, TransactionalStore
 
 
 class Named(NamedTuple):
@@ -112,6 +113,54 @@ class RecordingStore:
             )
         )
         self._inner.publish(writes, deletes)
+
+    def publish_fenced(
+        self,
+        writes: Sequence[Record],
+        deletes: Sequence[Deletion],
+        expected: Sequence[Expected],
+        fence: Fence,
+    ) -> frozenset[str]:
+        """See `TransactionalStore.publish_fenced`."""
+        self.calls.append(
+            Named(
+                "publish",
+                frozenset(r.stamp.owner_id for r in writes)
+                | {d.owner_id for d in deletes}
+                | {e.owner_id for e in expected},
+                frozenset(r.stamp.vector_id for r in writes) | {d.vector_id for d in deletes},
+            )
+        )
+        return self._fencing.publish_fenced(writes, deletes, expected, fence)
+
+    def state_address(self) -> tuple[str, str]:
+        """See `TransactionalStore.state_address`."""
+        return self._fencing.state_address()
+
+    def claim(self) -> Claim | None:
+        """See `ClaimableStore.claim`."""
+        return self._fencing.claim()
+
+    def put_claim(self, claim: Claim, *, replacing: Claim | None) -> bool:
+        """See `ClaimableStore.put_claim`."""
+        return self._fencing.put_claim(claim, replacing=replacing)
+
+    def tombstones(self, owners: Sequence[str]) -> Iterator[Tombstone]:
+        """See `ClaimableStore.tombstones`."""
+        return self._fencing.tombstones(owners)
+
+    def bury(self, tombstones: Sequence[Tombstone]) -> None:
+        """See `ClaimableStore.bury`."""
+        self._fencing.bury(tombstones)
+
+    def collect(self, tombstones: Sequence[Tombstone]) -> None:
+        """See `ClaimableStore.collect`."""
+        self._fencing.collect(tombstones)
+
+    @property
+    def _fencing(self) -> TransactionalStore:
+        assert isinstance(self._inner, TransactionalStore)
+        return self._inner
 
     def search(
         self,

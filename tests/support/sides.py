@@ -145,11 +145,11 @@ class StoreTables:
         return {str(row["vector_id"]): row for row in self.database.rows(query)}
 
     def managed(self) -> dict[str, Row]:
-        """The records of the namespace and the configured kinds, by vector_id."""
+        """The records of the namespace and the configured kinds, no tombstones, by vector_id."""
         return {
             vector_id: row
             for vector_id, row in self.records().items()
-            if row["namespace"] == NAMESPACE and row["kind"] in self._kinds
+            if row["namespace"] == NAMESPACE and row["kind"] in self._kinds and not row["deleted"]
         }
 
     def identities(self) -> dict[Identity, str]:

@@ -23,6 +23,7 @@ from undrift.ports import (
     Vectors,
     VectorStore,
 )
+from undrift.state import Claim, Expected, Fence, Tombstone, TransactionalStore
 
 T = TypeVar("T")
 Before = Callable[[str], None]
@@ -128,6 +129,49 @@ class SteppedStore:
         self._inner.publish(writes, deletes)
         self.published.append((len(writes), len(deletes)))
         self._before("store.publish returned")
+
+    def publish_fenced(
+        self,
+        writes: Sequence[Record],
+        deletes: Sequence[Deletion],
+        expected: Sequence[Expected],
+        fence: Fence,
+    ) -> frozenset[str]:
+        """See `TransactionalStore.publish_fenced`."""
+        self._before("store.publish")
+        left_out = self._fencing.publish_fenced(writes, deletes, expected, fence)
+        self.published.append((len(writes), len(deletes)))
+        self._before("store.publish returned")
+        return left_out
+
+    def state_address(self) -> tuple[str, str]:
+        """See `TransactionalStore.state_address`."""
+        return self._fencing.state_address()
+
+    def claim(self) -> Claim | None:
+        """See `ClaimableStore.claim`."""
+        return self._fencing.claim()
+
+    def put_claim(self, claim: Claim, *, replacing: Claim | None) -> bool:
+        """See `ClaimableStore.put_claim`."""
+        return self._fencing.put_claim(claim, replacing=replacing)
+
+    def tombstones(self, owners: Sequence[str]) -> Iterator[Tombstone]:
+        """See `ClaimableStore.tombstones`."""
+        return self._fencing.tombstones(owners)
+
+    def bury(self, tombstones: Sequence[Tombstone]) -> None:
+        """See `ClaimableStore.bury`."""
+        self._fencing.bury(tombstones)
+
+    def collect(self, tombstones: Sequence[Tombstone]) -> None:
+        """See `ClaimableStore.collect`."""
+        self._fencing.collect(tombstones)
+
+    @property
+    def _fencing(self) -> TransactionalStore:
+        assert isinstance(self._inner, TransactionalStore)
+        return self._inner
 
     def search(
         self,

@@ -266,7 +266,7 @@ def test_unknown_setting_is_refused_with_the_nearest_name(
 
 def test_unknown_setting_that_resembles_none_lists_them_all() -> None:
     """So that one need not look them up."""
-    assert "embedder, entity, heal, source, store" in refusal("[zzzzzzzz]").why
+    assert "embedder, entity, heal, source, state, store" in refusal("[zzzzzzzz]").why
 
 
 def test_unknown_variable_is_refused() -> None:

@@ -25,12 +25,17 @@ EXAMPLES: list[errors.UndriftError] = [
     errors.DimensionMismatch(expected=768, found=384, model="local/m@1:768", fix="do that"),
     errors.UnknownStateError("What happened", why="this was found.", fix="do that"),
     errors.SourceUnavailable("What happened", why="this was found.", fix="do that"),
+    errors.StateMismatch("What happened", why="this was found.", fix="do that"),
+    errors.Superseded("What happened", why="this was found.", fix="do that"),
+    errors.StateUnavailable("What happened", why="this was found.", fix="do that"),
     errors.StoreUnavailable("What happened", why="this was found.", fix="do that"),
     errors.IncompleteRead("What happened", why="this was found.", fix="do that"),
     errors.InvalidDocument("123", why="this was found.", fix="do that"),
     errors.TransientError("What happened", why="this was found.", fix="do that"),
     errors.WriteFailed("What happened", why="this was found.", fix="do that"),
-    errors.EmbeddingFailed("What happened", why="this was found.", fix="do that"),
+    errors.EmbeddingFailed(
+        "What happened", why="this was found.", fix="do that", retry_after_seconds=7.0
+    ),
     errors.EmbeddingBudgetSpent(100),
     errors.SafetyStop("What happened", why="this was found.", fix="do that"),
     errors.UnsupportedError("What happened", why="this was found.", fix="do that"),

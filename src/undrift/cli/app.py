@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from undrift.cli import doctor, index, init, options
+from undrift.cli import doctor, index, init, options, state, status, triggers, watch
 from undrift.cli.commands import run_check, run_plan, run_sync
 from undrift.cli.completion import completion, prepare
 from undrift.cli.examples import epilog
@@ -123,6 +123,7 @@ def sync(
     diff: options.Diff = False,
     max_delete: options.MaxDelete = None,
     max_embeddings: options.MaxEmbeddings = None,
+    retry_parked: options.RetryParked = False,
     yes: options.Yes = False,
     output: options.Format = Output.TEXT,
     exit_zero: options.ExitZero = False,
@@ -143,6 +144,7 @@ def sync(
         force=force,
         max_delete=max_delete,
         max_embeddings=max_embeddings,
+        retry_parked=retry_parked,
         is_confirmed=yes,
         with_ids=diff,
     )
@@ -190,6 +192,16 @@ def search(
 
 
 app.add_typer(index.app)
+app.add_typer(triggers.app)
+app.add_typer(state.app)
+app.command(
+    short_help="Sync whoever is touched, continuously.",
+    epilog=epilog(*watch.EXAMPLES, note=watch.CODES),
+)(watch.watch)
+app.command(
+    short_help="Say who waits to be synced, and what cannot be.",
+    epilog=epilog(*status.EXAMPLES, note=status.CODES),
+)(status.status)
 app.command(
     short_help="Look at your database and write an undrift.toml that fits.",
     epilog=epilog(*init.EXAMPLES, note=init.CODES),

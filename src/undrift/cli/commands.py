@@ -49,12 +49,14 @@ def run_sync(
     force: bool = False,
     max_delete: str | None = None,
     max_embeddings: int | None = None,
+    retry_parked: bool = False,
     is_confirmed: bool = False,
     with_ids: bool = False,
 ) -> int:
     """Sync the selected owners and return the exit code.
 
     Args:
+        retry_parked: try again what could not be embedded before.
         is_confirmed: do not ask, however much there is to be rewritten.
     """
 
@@ -64,6 +66,7 @@ def run_sync(
                 force=force,
                 max_delete=max_delete,
                 max_embeddings=max_embeddings,
+                retry_parked=retry_parked,
                 listener=listener,
             )
         return sides.sync_owners(
@@ -71,6 +74,7 @@ def run_sync(
             force=force,
             max_delete=max_delete,
             max_embeddings=max_embeddings,
+            retry_parked=retry_parked,
             listener=listener,
         )
 

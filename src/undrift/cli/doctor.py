@@ -31,6 +31,7 @@ _TITLES = {
     "configuration": "Configuration",
     "source": "Source",
     "store": "Store",
+    "state": "State",
     "embedder": "Embedder",
 }
 _SIGNS = {"ok": "✅", "warning": "⚠️", "problem": "❌", "unknown": "❓"}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TypeVar
@@ -41,8 +41,14 @@ class Interrupted(KeyboardInterrupt):
         return 128 + self.number
 
 
+_ANNOUNCEMENT = b"Stopping after what is under way; once more stops at once.\n"
+
+
 class Interrupts:
     """Turns the first signal into `Interrupted`; a second one ends the process at once.
+
+    Args:
+        announce: what standard error is told at the first.
 
     Attributes:
         received: the first signal's number, None before there is one.
@@ -53,9 +59,10 @@ class Interrupts:
         `raise_received` where nothing has been asked of a server yet.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, announce: Callable[[], bytes] = lambda: _ANNOUNCEMENT) -> None:
         self.received: int | None = None
         self._is_raising = False
+        self._announce = announce
 
     @contextmanager
     def caught(self) -> Iterator[None]:
@@ -84,6 +91,15 @@ class Interrupts:
         finally:
             self._is_raising = False
 
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """Raise nothing while the context lasts: who works in it asks for `received` in between."""
+        before, self._is_raising = self._is_raising, False
+        try:
+            yield
+        finally:
+            self._is_raising = before
+
     def watched(self, items: Iterable[T]) -> Iterator[T]:
         """*items*, until a signal has arrived."""
         for item in items:
@@ -100,6 +116,6 @@ class Interrupts:
             os._exit(128 + number)
         self.received = number
         with suppress(OSError):  # past all buffers: the signal may have come in the middle of them
-            os.write(2, b"Stopping after what is under way; once more stops at once.\n")
+            os.write(2, self._announce())
         if self._is_raising:
             raise Interrupted(number)

@@ -106,6 +106,14 @@ MaxEmbeddings = Annotated[
         help="Embed at most so many texts, else stop with exit 5 and keep what is done.",
     ),
 ]
+RetryParked = Annotated[
+    bool,
+    typer.Option(
+        "--retry-parked",
+        envvar="UNDRIFT_RETRY_PARKED",
+        help="Also try again at once what could not be embedded before.",
+    ),
+]
 Yes = Annotated[
     bool, typer.Option("--yes", envvar="UNDRIFT_YES", help="Answer every question with yes.")
 ]

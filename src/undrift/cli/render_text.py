@@ -13,7 +13,9 @@ from undrift.events import (
     BatchDeleted,
     BatchWritten,
     DeletesHeld,
+    OwnersBusy,
     RepairStarted,
+    StateCreated,
     StoreCreated,
     SyncEvent,
 )
@@ -164,6 +166,12 @@ def notice_lines(event: SyncEvent) -> list[Line]:
         case StoreCreated(location, statements):
             count = f" ({len(statements)} statements)" if statements else ""
             return [Line(f"Created the vector store {location}{count}")]
+        case StateCreated(location, statements):
+            count = f" ({len(statements)} statements)" if statements else ""
+            return [Line(f"Created the state {location}{count}")]
+        case OwnersBusy(owners):
+            users = "1 user" if owners == 1 else f"{owners} users"
+            return [Line(f"Waiting for another worker, which is syncing {users}")]
         case DeletesHeld(owners, deletes, managed):
             return [
                 Line(
@@ -284,9 +292,10 @@ def _hit(rank: int, hit: Hit) -> Sequence[Line]:
 # --- standard error ---------------------------------------------------------------------------
 
 
-def setup_lines(setup: Setup) -> list[Line]:
-    """Which source, store and model a run uses."""
-    used = Line(f"Using source {setup.source}; store {setup.store}; model {setup.model}")
+def setup_lines(setup: Setup, *, writes: bool = False) -> list[Line]:
+    """Which source, store and model a run uses; and which state, if it *writes*."""
+    state = f"; state {setup.state}" if writes and setup.state else ""
+    used = Line(f"Using source {setup.source}; store {setup.store}{state}; model {setup.model}")
     return [used, *(Line(f"⚠️ NOTICE: {notice}", Tone.WARNING) for notice in setup.notices)]
 
 

@@ -18,7 +18,14 @@ from undrift.cli.problems import Interruption
 from undrift.cli.streams import Line, Stream, Terminal
 from undrift.cli.tally import Result, Tally
 from undrift.errors import EmbeddingBudgetSpent, OwnerNotFound, SafetyStop, UndriftError
-from undrift.events import DeletesHeld, RepairStarted, StoreCreated, SyncEvent
+from undrift.events import (
+    DeletesHeld,
+    OwnersBusy,
+    RepairStarted,
+    StateCreated,
+    StoreCreated,
+    SyncEvent,
+)
 from undrift.model import Outcome, SyncReport, SyncStatus
 
 MAX_BLOCKS = 20
@@ -161,7 +168,7 @@ class Text:
 
     def event(self, event: SyncEvent) -> None:
         """Write what happened, at once if it can only belong to one owner."""
-        if isinstance(event, StoreCreated | DeletesHeld):
+        if isinstance(event, StoreCreated | StateCreated | OwnersBusy | DeletesHeld):
             self._terminal.tell(render_text.notice_lines(event))
             return
         if self._subject.is_everybody or self._is_said(event):

@@ -10,13 +10,14 @@ import errno
 import gc
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from undrift.cli import exit_codes, render_json, render_text
 from undrift.cli.interrupts import Interrupted, Interrupts
+from undrift.cli.logs import logged, plain
 from undrift.cli.problems import Bug, Interruption, LateInterruption, OutputFailed, trace_of
 from undrift.cli.progress import open_progress
 from undrift.cli.report import Kind, Output, Subject, open_reporter
@@ -24,11 +25,12 @@ from undrift.cli.selection import Selection
 from undrift.cli.streams import Color, Line, Terminal, open_terminal
 from undrift.cli.tally import Result, Tally
 from undrift.errors import UndriftError, UnknownStateError
-from undrift.events import Listener, StoreCreated, SyncEvent
+from undrift.events import Listener, StateCreated, StoreCreated, SyncEvent
 from undrift.model import Outcome, SearchResult, SyncReport, SyncStatus
 
 if TYPE_CHECKING:
     from undrift.api import Undrift
+    from undrift.connections import Setup
 
 T = TypeVar("T")
 
@@ -90,7 +92,7 @@ class OwnersRun:
     def run(self) -> int:
         """Do the work, report every owner of it, and return the exit code."""
         with self._interrupts.caught():
-            error, code = _ended(self._terminal, self._view, self._interrupts, self._report_owners)
+            error, code = ended(self._terminal, self._view, self._interrupts, self._report_owners)
             self._reporter.end(self._tally, error)
             outcomes, are_named = self._tally.outcomes, not self._selection.is_everybody
             codes = [
@@ -119,13 +121,14 @@ class OwnersRun:
             progress.close()
 
     def _results(self) -> Iterator[Result]:
-        with _opened(self._terminal, self._view) as sides:
+        writes = self._subject.kind is Kind.SYNC
+        with opened(self._terminal, self._view, writes=writes) as sides:
             self._interrupts.raise_received()
             self._confirm(self._terminal)
             yield from self._work(sides, self._listen)
 
     def _listen(self, event: SyncEvent) -> None:
-        if isinstance(event, StoreCreated):
+        if isinstance(event, StoreCreated | StateCreated):
             for statement in event.statements:
                 _log.info("ran: %s", statement, extra={"action": "store.create"})
         self._reporter.event(event)
@@ -158,12 +161,12 @@ def run_search(view: View, search: Callable[[Undrift], SearchResult]) -> int:
     found: list[SearchResult] = []
 
     def find() -> None:
-        with _opened(terminal, view) as sides:
+        with opened(terminal, view) as sides:
             found.append(search(sides))
 
     interrupts = Interrupts()
     with interrupts.caught():
-        error, code = _ended(terminal, view, interrupts, find)
+        error, code = ended(terminal, view, interrupts, find)
         if view.output is not Output.TEXT:
             encoding = terminal.out.encoding
             for document in _search_documents(view.output, found, tally, error):
@@ -198,18 +201,23 @@ def run_answer(
     *,
     lines: Callable[[T], list[Line]],
     document: Callable[[T], render_json.Object],
+    exit_code: Callable[[T], int] = lambda answer: exit_codes.IN_SYNC,
 ) -> int:
-    """Do *work*, write its one answer in the form that was asked for, and return the exit code."""
+    """Do *work*, write its one answer in the form that was asked for, and return the exit code.
+
+    Args:
+        exit_code: what the answer asks for by itself.
+    """
     terminal = open_terminal(view.color)
     found: list[T] = []
 
     def find() -> None:
-        with _opened(terminal, view) as sides:
+        with opened(terminal, view) as sides:
             found.append(work(sides, terminal))
 
     interrupts = Interrupts()
     with interrupts.caught():
-        error, code = _ended(terminal, view, interrupts, find)
+        error, code = ended(terminal, view, interrupts, find)
         if view.output is Output.TEXT:
             terminal.say(lines(found[0]) if found else [])
         else:
@@ -218,7 +226,8 @@ def run_answer(
                 terminal.say_text(f"{render_json.dumped(answer, encoding=terminal.out.encoding)}\n")
         if error is not None:
             terminal.tell(render_text.error_lines(error))
-        return exit_codes.strongest([code, _answer_code(terminal, interrupts, error)])
+        codes = [code, *map(exit_code, found), _answer_code(terminal, interrupts, error)]
+        return exit_codes.strongest(codes)
 
 
 def run_without_sides(view: View, command: str, answer: Callable[[Terminal], int]) -> int:
@@ -232,7 +241,7 @@ def run_without_sides(view: View, command: str, answer: Callable[[Terminal], int
     codes: list[int] = []
     interrupts = Interrupts()
     with interrupts.caught():
-        error, code = _ended(terminal, view, interrupts, lambda: codes.append(answer(terminal)))
+        error, code = ended(terminal, view, interrupts, lambda: codes.append(answer(terminal)))
         if error is not None:
             # A signal may come behind the answer, and one document is not two.
             is_answered = view.output is Output.JSON and terminal.out.has_written
@@ -247,15 +256,24 @@ def run_without_sides(view: View, command: str, answer: Callable[[Terminal], int
 # --- how a run ends ---------------------------------------------------------------------------
 
 
-def _ended(
-    terminal: Terminal, view: View, interrupts: Interrupts, body: Callable[[], None]
+def ended(
+    terminal: Terminal,
+    view: View,
+    interrupts: Interrupts,
+    body: Callable[[], None],
+    *,
+    is_logged: bool = False,
 ) -> tuple[UndriftError | None, int]:
     """Run *body*; what ended it early, if something did, and the exit code of that.
 
     Only in here does a signal raise. What comes behind it is the answer, and is written whole.
+
+    Args:
+        is_logged: the caller has logs of its own.
     """
+    is_silent = is_logged or not view.is_verbose
     try:
-        with interrupts.raised(), _logged(terminal, view):
+        with interrupts.raised(), nullcontext() if is_silent else logged(terminal, plain()):
             body()
     except UndriftError as exc:
         return exc, exit_codes.of_error(exc)
@@ -290,8 +308,19 @@ def _output_code(terminal: Terminal) -> int:
 
 
 @contextmanager
-def _opened(terminal: Terminal, view: View) -> Iterator[Undrift]:
-    """Both sides as the environment describes them, after saying on stderr what they are."""
+def opened(
+    terminal: Terminal,
+    view: View,
+    *,
+    writes: bool = False,
+    tell: Callable[[Setup], None] | None = None,
+) -> Iterator[Undrift]:
+    """Both sides as the environment describes them, after saying on stderr what they are.
+
+    Args:
+        writes: the command writes, so that it matters where the state is.
+        tell: says it in place of the usual line.
+    """
     from undrift.api import Undrift
     from undrift.config import load_settings
     from undrift.heal import NO_HEALING
@@ -301,7 +330,11 @@ def _opened(terminal: Terminal, view: View) -> Iterator[Undrift]:
     if settings.embedder.startswith("openai:"):
         _keep_retries_off_the_streams()
     with Undrift.from_settings(settings) as sides:
-        terminal.tell(render_text.setup_lines(sides.describe()))
+        setup = sides.describe()
+        if tell is None:
+            terminal.tell(render_text.setup_lines(setup, writes=writes))
+        else:
+            tell(setup)
         # What the libraries have loaded by now stays; looking it through for garbage again and
         # again took a quarter of a check's time.
         gc.freeze()
@@ -317,33 +350,3 @@ def _keep_retries_off_the_streams() -> None:
         from stamina.instrumentation import set_on_retry_hooks
 
         set_on_retry_hooks([])
-
-
-# --- logs -------------------------------------------------------------------------------------
-
-
-class _TerminalHandler(logging.Handler):
-    """Writes log records to stderr, around the progress bar."""
-
-    def __init__(self, terminal: Terminal) -> None:
-        super().__init__()
-        self._terminal = terminal
-        self.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write *record*."""
-        self._terminal.tell(Line(line) for line in self.format(record).splitlines())
-
-
-@contextmanager
-def _logged(terminal: Terminal, view: View) -> Iterator[None]:
-    logger = logging.getLogger("undrift")
-    handler, level = _TerminalHandler(terminal), logger.level
-    if view.is_verbose:
-        logger.addHandler(handler)
-        logger.setLevel(logging.DEBUG)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)

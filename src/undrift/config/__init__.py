@@ -49,6 +49,7 @@ class Settings:
     Attributes:
         source_url: None when no source is configured.
         store_url: None when nothing names a store and none can be chosen safely.
+        state_url: None for the usual place, beside the vectors.
         heal: when a reader may set off a repair.
         environment: ``test`` where nothing is to be repaired by itself; what a person or a program
             asks for is done all the same.
@@ -58,6 +59,7 @@ class Settings:
     source_url: str | None = field(repr=False)
     store_url: str | None = field(repr=False)
     mapping: Mapping
+    state_url: str | None = field(default=None, repr=False)
     namespace: str = "default"
     keep_text: bool = True
     embedder: str = "local"
@@ -101,6 +103,7 @@ def load_settings(
     return Settings(
         source_url=source_url,
         store_url=store_url,
+        state_url=resolve(parsed.state.url, "state.url", environment),
         mapping=mapping_of(parsed),
         namespace=parsed.store.namespace,
         keep_text=parsed.store.keep_text,

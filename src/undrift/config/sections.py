@@ -63,6 +63,12 @@ class StoreSection(Section):
     keep_text: bool = True
 
 
+class StateSection(Section):
+    """``[state]``: undrift's own memory, where it is not beside the vectors."""
+
+    url: str | None = None
+
+
 class EmbedderSection(Section):
     """``[embedder]``: what turns texts into vectors."""
 
@@ -93,6 +99,7 @@ class File(Section):
     source: SourceSection = SourceSection()
     entity: list[EntitySection] = []
     store: StoreSection = StoreSection()
+    state: StateSection = StateSection()
     embedder: EmbedderSection = EmbedderSection()
     heal: HealSection = HealSection()
 
@@ -150,6 +157,7 @@ def _known_keys(path: list[int | str]) -> list[str]:
         "source.documents": DocumentsSection,
         "entity": EntitySection,
         "store": StoreSection,
+        "state": StateSection,
         "embedder": EmbedderSection,
         "heal": HealSection,
     }

@@ -15,12 +15,13 @@ from undrift.doctor.embedding import probe_embedder
 from undrift.doctor.records import probe_records
 from undrift.doctor.setup import probe_settings, versions
 from undrift.doctor.sources import probe_source
+from undrift.doctor.state import probe_state
 from undrift.errors import UndriftError
 from undrift.findings import Finding, Status, of_error, ok
 
 __all__ = ["Examination", "examine"]
 
-GROUPS = ("configuration", "source", "store", "embedder")
+GROUPS = ("configuration", "source", "store", "state", "embedder")
 
 
 READS_ONLY = "undrift doctor --read-only"
@@ -66,7 +67,7 @@ def examine(
     online: bool = False,
     read_only: bool = False,
 ) -> Examination:
-    """Look at configuration, source, store and embedder.
+    """Look at configuration, source, store, state and embedder.
 
     Args:
         config: the configuration file; None means the usual one.
@@ -89,6 +90,8 @@ def examine(
     findings.extend(embedder.findings)
     findings.extend(probe_source(settings))
     findings.extend(probe_records(settings, embedder))
+    if not any(_is_amiss(finding) and finding.stops_check for finding in findings):
+        findings.extend(probe_state(settings))
     return _examination(findings, read_only=read_only)
 
 
@@ -126,4 +129,4 @@ def _for_reader(finding: Finding) -> Finding:
 
 
 def _is_of_sync(finding: Finding) -> bool:
-    return not finding.stops_check and finding.group in ("source", "store")
+    return not finding.stops_check and finding.group in ("source", "store", "state")

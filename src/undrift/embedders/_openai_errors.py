@@ -138,6 +138,7 @@ def gave_up(fault: PassingFault, *, attempts: int) -> EmbeddingFailed:
         why=why,
         fix="run the same command again later; what was written is kept, and only the rest is "
         "embedded",
+        retry_after_seconds=wait,
     )
 
 

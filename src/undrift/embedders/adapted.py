@@ -10,6 +10,7 @@ from typing import Final, Protocol
 import numpy as np
 
 from undrift.embedders._rows import unit_rows
+from undrift.embedders._twins import repeated_text, without_repeated
 from undrift.errors import ConfigError, EmbeddingFailed, UndriftError
 from undrift.fingerprint import storable_text
 from undrift.mapping import MAX_EMBEDDED_CHARACTERS
@@ -82,21 +83,25 @@ class AdaptedEmbedder:
         if not texts:
             return np.empty((0, dimension), dtype=np.float32)
         read = [storable_text(text[:MAX_EMBEDDED_CHARACTERS]) for text in texts]
+        place = repeated_text(read) if purpose == "document" else None
+        asked = read if place is None else [*read, read[place]]
         with self._faults_named(len(texts)):
             if purpose == "query":
-                answer = [self._wrapped.embed_query(text) for text in read]
+                answer = [self._wrapped.embed_query(text) for text in asked]
             else:
-                answer = list(self._wrapped.embed_documents(read))
+                answer = list(self._wrapped.embed_documents(asked))
             rows = np.array(answer, dtype=np.float64)
-        if rows.shape != (len(texts), dimension):
+        if rows.shape != (len(asked), dimension):
             raise EmbeddingFailed(
                 "The embedder's answer does not fit the question",
-                why=f"{self._name} was to give {len(texts)} vectors of {dimension} components and "
+                why=f"{self._name} was to give {len(asked)} vectors of {dimension} components and "
                 f"gave numbers of shape {rows.shape}.",
                 fix="check the model and its dimension; adapt_embedder(…, dimension=…) sets the "
                 "latter",
             )
-        return unit_rows(rows)
+        return unit_rows(
+            rows if place is None else without_repeated(rows, place, embedder=self._name)
+        )
 
     def count_truncated(self, texts: Sequence[str]) -> int:
         """How many of *texts* go on behind their first 20,000 characters.

@@ -15,6 +15,7 @@ from undrift.embedders._openai_endpoint import Endpoint
 from undrift.embedders._openai_errors import TextRefused
 from undrift.embedders._rows import unit_rows
 from undrift.embedders._tokens import cut_to_certainty, cut_to_estimate, estimated_tokens
+from undrift.embedders._twins import repeated_text, without_repeated
 from undrift.embedders.options import (
     DEFAULT_MAX_TEXT_TOKENS,
     OFFICIAL_URL,
@@ -158,20 +159,30 @@ class OpenAIEmbedder:
         return cut_to_estimate(read, self._options.max_text_tokens) or " "
 
     def _requests(self, texts: Sequence[str]) -> Iterator[tuple[int, int]]:
-        """Where each request begins and ends."""
-        start = tokens = 0
+        """Where each request begins and ends, with room for the text that is sent twice."""
+        start = tokens = longest = 0
+        most_texts = max(1, self._options.batch_texts - 1)
         for position, text in enumerate(texts):
             more = estimated_tokens(text)
-            is_full = position - start == self._options.batch_texts
-            if position > start and (is_full or tokens + more > MAX_REQUEST_TOKENS):
+            is_full = position - start == most_texts
+            if position > start and (
+                is_full or tokens + more + max(longest, more) > MAX_REQUEST_TOKENS
+            ):
                 yield start, position
-                start, tokens = position, 0
+                start = position
+                tokens = longest = 0
             tokens += more
+            longest = max(longest, more)
         if start < len(texts):
             yield start, len(texts)
 
     def _ask(self, texts: Sequence[str]) -> NDArray[np.float64]:
-        return self._endpoint.ask(texts, go_on=self._go_on)
+        """One request, in which one text comes twice if there are several."""
+        place = repeated_text(texts)
+        if place is None:
+            return self._endpoint.ask(texts, go_on=self._go_on)
+        rows = self._endpoint.ask([*texts, texts[place]], go_on=self._go_on)
+        return without_repeated(rows, place, embedder="the server")
 
     def _embed_request(self, texts: Sequence[str]) -> Vectors:
         if len(texts) == 1:

@@ -26,7 +26,8 @@ class EmbedderOptions:
         key_variable: the environment variable that the key was to come from, if one was named;
             then it must be there when something is embedded.
         dimension: components per vector; None means what the model is known to make.
-        batch_texts: texts in one request, at most. OpenAI takes 2,048.
+        batch_texts: texts in one request, at most, the one that is sent twice included. OpenAI
+            takes 2,048.
         timeout_seconds: for one request.
         max_attempts: requests for the same texts before giving up.
         max_text_tokens: how much of a text the model reads; what goes beyond is cut off before it

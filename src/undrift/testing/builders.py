@@ -9,6 +9,7 @@ import numpy as np
 from undrift import fingerprint
 from undrift.model import Entity, Stamp
 from undrift.ports import Deletion, Record, Vectors
+from undrift.state import Expected, Tombstone
 
 MODEL = "test/builder@1:16:l2"
 """The model that records carry unless another is named."""
@@ -137,6 +138,19 @@ def deletion(of: Record | Stamp, *, version: int | None = None) -> Deletion:
     return Deletion(
         target.owner_id, target.vector_id, target.version if version is None else version
     )
+
+
+def tombstone(of: Record | Stamp, *, version: int) -> Tombstone:
+    """What a delete at *version* leaves of what *of* wrote."""
+    target = of.stamp if isinstance(of, Record) else of
+    return Tombstone(target.vector_id, target.owner_id, target.kind, target.entity_id, version)
+
+
+def expected(of: Record | Stamp, *, version: int | None = None) -> Expected:
+    """That the state still has the version of *of*, or another, for its entity."""
+    target = of.stamp if isinstance(of, Record) else of
+    at = target.version if version is None else version
+    return Expected(target.owner_id, target.kind, target.entity_id, at)
 
 
 def vectors(count: int, *, seed: int = 0, dimension: int = DIMENSION) -> Vectors:

@@ -12,14 +12,15 @@ import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from undrift.ports import Record, VectorStore
-from undrift.testing.builders import DIMENSION, record
+from undrift.ports import Deletion, Record, VectorStore
+from undrift.state import Expected, Fence, TransactionalStore
+from undrift.testing.builders import DIMENSION, deletion, expected, record
 from undrift.testing.faults import kill_at
 
 OpenStore = Callable[..., VectorStore]
@@ -41,9 +42,19 @@ class Ended(NamedTuple):
 
 def opener_named(name: str) -> OpenStore:
     """The function that ``module:function`` names."""
-    module, _, function = name.partition(":")
-    opener: OpenStore = getattr(import_module(module), function)
+    opener: OpenStore = _function_named(name)
     return opener
+
+
+def fence_at(name: str, location: str) -> Fence:
+    """What the function that ``module:function`` names opens at *location*."""
+    fence: Fence = _function_named(name)(location)
+    return fence
+
+
+def _function_named(name: str) -> Any:  # noqa: ANN401 - only its caller knows
+    module, _, function = name.partition(":")
+    return getattr(import_module(module), function)
 
 
 def versioned(count: int, version: int, *, owner_id: str = "1") -> list[Record]:
@@ -54,6 +65,22 @@ def versioned(count: int, version: int, *, owner_id: str = "1") -> list[Record]:
         )
         for number in range(count)
     ]
+
+
+class FencedBatch(NamedTuple):
+    """The arguments of a fenced publish, but for the fence."""
+
+    writes: Sequence[Record]
+    deletes: Sequence[Deletion]
+    expected: Sequence[Expected]
+
+
+def fenced_batch(count: int, version: int, *, owner_id: str = "1") -> FencedBatch:
+    """`versioned` writes, and the delete of an entity ``gone`` that was written at version 1."""
+    writes = versioned(count, version, owner_id=owner_id)
+    gone = record("gone", owner_id=owner_id)
+    rows = [*(expected(write) for write in writes), expected(gone, version=version)]
+    return FencedBatch(writes, [deletion(gone)], rows)
 
 
 class StoreProcess:
@@ -112,6 +139,7 @@ class StoreProcess:
         records: int = 50,
         backwards: bool = False,
         die_at: str | None = None,
+        fence: str | None = None,
     ) -> None:
         """Open the store at *location*; `go` will publish `versioned` records.
 
@@ -119,6 +147,8 @@ class StoreProcess:
             versions: one publish for each, in this order.
             backwards: hand over the records in reverse order.
             die_at: the failpoint to be killed at, on its first occurrence.
+            fence: ``module:function`` that opens the fence at a location; then every publish is a
+                fenced one of a `fenced_batch`.
         """
         self._prepare(
             {
@@ -127,6 +157,7 @@ class StoreProcess:
                 "records": records,
                 "backwards": backwards,
                 "die_at": die_at,
+                "fence": fence,
             }
         )
 
@@ -211,7 +242,12 @@ def _work(store: VectorStore, job: Mapping[str, Any]) -> None:
         kill_at(job["die_at"])
     for version in range(*job["versions"]):
         writes = versioned(job["records"], version)
-        store.publish(writes[::-1] if job["backwards"] else writes, [])
+        if job["fence"]:
+            assert isinstance(store, TransactionalStore)
+            fence = fence_at(job["fence"], job["location"])
+            store.publish_fenced(*fenced_batch(job["records"], version), fence)
+        else:
+            store.publish(writes[::-1] if job["backwards"] else writes, [])
         _tell({"acknowledged": version})
 
 
