@@ -122,6 +122,11 @@ class TextEmbedder:
             truncated=frozenset(truncated),
         )
 
+    def forget_rejections(self) -> None:
+        """Let texts be tried again whose vectors could not be used."""
+        for text_hash in [h for h, found in self._verdicts.items() if isinstance(found, str)]:
+            del self._verdicts[text_hash]
+
     def _recall(self, text_hash: str) -> Vectors | str | None:
         verdict = self._verdicts.get(text_hash)
         if verdict is not None:

@@ -184,11 +184,7 @@ class EmbeddingFailed(UndriftError):
         retry_after_seconds: how long the embedder asks to be left alone; None if it does not say.
     """
 
-    def __init__(
-        self, what: str, *, why: str, fix: str, retry_after_seconds: float | None = None
-    ) -> None:
-        super().__init__(what, why=why, fix=fix)
-        self.retry_after_seconds = retry_after_seconds
+    retry_after_seconds: float | None = None
 
 
 class EmbeddingBudgetSpent(UndriftError):

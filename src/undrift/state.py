@@ -66,6 +66,7 @@ class OwnerNote:
         observation: grows with every accepted observation and every raise; an observation is
             accepted only if it is still the noted one, so that versions are ordered as the source's
             snapshots are, and none falls behind what it was raised to.
+        floor: no version of an entity that was forgotten is above it; a new one begins behind it.
         entities: by identity, the deleted ones too.
     """
 
@@ -73,6 +74,7 @@ class OwnerNote:
     generation: int = 0
     synced_generation: int = 0
     observation: int = 0
+    floor: int = 0
     entities: Mapping[Identity, EntityRow] = field(default_factory=dict)
 
 
@@ -396,8 +398,9 @@ class State(Protocol):
     def observe(self, observations: Sequence[Observation]) -> frozenset[str]:
         """Accept observations, each only if no other was accepted since it was noted.
 
-        Accepting writes the rows, clears their parking, and raises ``OwnerNote.observation``. One
-        without rows is accepted without being written.
+        Accepting writes the rows, clears their parking, and raises ``OwnerNote.observation``, also
+        without any row: a snapshot that showed nothing new is newer all the same, and an older one
+        must not be accepted behind it.
 
         Returns:
             The owners whose observation was accepted.
@@ -493,7 +496,11 @@ class State(Protocol):
         """Rows of deleted entities that have been so for longer."""
 
     def forget(self, rows: Sequence[Buried]) -> None:
-        """Remove rows that are still deleted and of that version."""
+        """Remove rows that are still deleted and of that version, and raise `OwnerNote.floor`.
+
+        What is still on its way for such an entity must not be newer than the entity that comes
+        back under its name.
+        """
 
     def report_worker(self, report: WorkerReport) -> None:
         """Say that a worker is alive."""

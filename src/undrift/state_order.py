@@ -11,7 +11,7 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from undrift.errors import (
@@ -190,7 +190,8 @@ class StateOrder:
             found[owner] = _Observed(
                 side, own, note.standing.round, with_rows(own.entities, rows), noted_at
             )
-            if rows:
+            # Also where nothing differs: an older snapshot must not be accepted behind this one.
+            if side[2] is None and (side[0] is not None or _is_known(own)):
                 observations.append(Observation(owner_id=owner, noted=own.observation, rows=rows))
         return found, observations
 
@@ -198,9 +199,11 @@ class StateOrder:
         owners = list(observed)
         stamps, unmanaged = self._sides.read_store(owners)
         tombstones: dict[str, dict[str, Tombstone]] = {}
-        if self._ledger.keeps_tombstones:
-            for stone in self._ledger.store.tombstones(owners):
-                tombstones.setdefault(stone.owner_id, {})[stone.vector_id] = stone
+        if not self._ledger.keeps_tombstones:
+            # A state that was elsewhere may have left some, which what is written must rise above.
+            owners = [o for o in owners if _is_lacking(observed[o].rows, stamps.get(o, ()))]
+        for stone in self._ledger.store.tombstones(owners) if owners else ():
+            tombstones.setdefault(stone.owner_id, {})[stone.vector_id] = stone
         return {
             owner: OrderedLook(
                 owner_id=owner,
@@ -403,6 +406,16 @@ def _is_published(stamp: Stamp | None, row: EntityRow) -> bool:
         row.fingerprint,
         row.model,
     )
+
+
+def _is_known(note: OwnerNote) -> bool:
+    return bool(note.generation or note.observation or note.entities)
+
+
+def _is_lacking(rows: Mapping[Identity, EntityRow], stamps: Iterable[Stamp]) -> bool:
+    """Whether no record is found of a live entity."""
+    found = {(stamp.kind, stamp.entity_id) for stamp in stamps}
+    return any(not row.is_deleted and identity not in found for identity, row in rows.items())
 
 
 def _is_ahead(look: Look) -> bool:

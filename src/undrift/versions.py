@@ -41,7 +41,10 @@ def observed_rows(
     for (kind, entity_id), entity in entities.items():
         row = note.entities.get((kind, entity_id))
         if row is None:
-            rows.append(EntityRow(kind, entity_id, 1, entity.fingerprint, model, False))
+            _require_room(note.owner_id, (kind, entity_id), note.floor + 1)
+            rows.append(
+                EntityRow(kind, entity_id, note.floor + 1, entity.fingerprint, model, False)
+            )
         elif row.is_deleted or (row.fingerprint, row.model) != (entity.fingerprint, model):
             rows.append(_successor(note.owner_id, row, entity.fingerprint, model))
     for identity, row in note.entities.items():

@@ -179,6 +179,7 @@ class Watcher:
     def _sync(self, attempts: dict[str, int]) -> None:
         owners = list(attempts)
         self._ledger.took(owners)
+        self._embedder.forget_rejections()  # what is parked is tried again, when it is due
         repairer = Repairer(
             self._sides,
             self._embedder,
@@ -308,15 +309,13 @@ def collect(ledger: Ledger) -> int:
     rows = ledger.state.buried(RETENTION_SECONDS, MAX_COLLECTED)
     if not rows:
         return 0
-    if ledger.keeps_tombstones:
-        namespace = ledger.store.namespace
-        ledger.store.collect(
-            [
-                Tombstone(vector_id(namespace, owner, kind, entity_id), *row)
-                for row in rows
-                for owner, kind, entity_id, _ in (row,)
-            ]
-        )
+    namespace = ledger.store.namespace
+    ledger.store.collect(
+        [
+            Tombstone(vector_id(namespace, row.owner_id, row.kind, row.entity_id), *row)
+            for row in rows
+        ]
+    )
     ledger.state.forget(rows)
     return len(rows)
 

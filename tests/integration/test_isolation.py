@@ -22,6 +22,7 @@ from undrift import EntityId, Found, Outcome, Retry, Undrift
 from undrift.fingerprint import vector_id
 from undrift.model import Stamp
 from undrift.ports import Deletion, Record, VectorStore
+from undrift.state import Expected, Fence
 
 TAG = "kumquat"
 
@@ -304,14 +305,21 @@ class FormattingStore(RecordingStore):
         self.calls.append(Named("stamps", frozenset(owners), given=given))
         yield from found
 
-    def publish(self, writes: Sequence[Record], deletes: Sequence[Deletion]) -> None:
+    def publish_fenced(
+        self,
+        writes: Sequence[Record],
+        deletes: Sequence[Deletion],
+        expected: Sequence[Expected],
+        fence: Fence,
+    ) -> frozenset[str]:
         """Write, then delete whatever looks like *deletes*."""
-        super().publish(writes, [])
+        left_out = super().publish_fenced(writes, [], expected, fence)
         with closing(sqlite3.connect(self._file)) as connection, connection:
             for owner, _, version in deletes:
                 connection.execute(
                     f"DELETE FROM vectors WHERE owner_id LIKE '{owner}%' AND version = {version}"
                 )
+        return left_out
 
 
 CARELESSLY_NAMED = ("'; DROP TABLE profiles; --", "%", "_", "1", "a", "bob")

@@ -472,8 +472,9 @@ def test_a_wait_beyond_reason_is_not_begun(
 ) -> None:
     """A day's limit is used up: the person is told, and nothing sleeps."""
     embedding_proxy.always(Fault(status=429, headers={"Retry-After": "3600"}))
-    with pytest.raises(EmbeddingFailed, match="asks to wait 3600 s"):
+    with pytest.raises(EmbeddingFailed, match="asks to wait 3600 s") as caught:
         open_embedder().embed(["SQL"])
+    assert caught.value.retry_after_seconds == 3600
     assert len(embedding_proxy.requests) == 1
 
 

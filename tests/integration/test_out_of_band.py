@@ -7,15 +7,27 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from support.classed import Classed, Copy
 from support.layouts import Document, document, experience
+from support.postgres import PostgresServer, with_login
 from support.sides import World
+from support.watching import until
+from support.wrappers import SteppedSource
 from undrift import Undrift
-from undrift.errors import StateMismatch, StoreUnavailable
+from undrift.errors import (
+    IncompleteRead,
+    StateMismatch,
+    StoreUnavailable,
+    Superseded,
+    UnknownStateError,
+)
+from undrift.mapping import EntitySpec
+from undrift.mapping import Mapping as SourceMapping
 
 ANN = document(experience("exp_1"), experience("exp_2", "Bakes"), skills=["SQL", "Go"])
 BOB = document(experience("exp_1", "Sails"), skills=["C"])
@@ -316,3 +328,114 @@ def test_whichever_page_of_the_store_fails_nothing_wrong_is_called_in_sync(
         assert summary.dirty == 1, "nobody would look again"
         mend(classed, sides, documents)
     assert failures > 8
+
+
+# --- other places, other releases, other roles ------------------------------------------------------
+
+
+def test_a_state_that_moves_beside_the_vectors_rises_above_what_is_buried_there(
+    world: World, tmp_path: Path
+) -> None:
+    """Class C has left tombstones; in class T what they stand for comes back."""
+    with Classed(world, f"sqlite:///{tmp_path}/state.db") as elsewhere:
+        sides = begin(elsewhere)
+        make(elsewhere, sides, LATER)
+    with Classed(world, None) as beside:
+        sides = beside.open()
+        with pytest.raises(StateMismatch):
+            sides.sync("1")
+        sides.adopt_state()
+        world.embedder.texts.clear()
+        make(beside, sides, EVERYBODY)
+        assert paid(beside) == ["Go", "Title of exp_2 at Acme. Bakes"]
+
+
+def test_two_releases_at_once_embed_each_text_once_and_the_older_stands_down(
+    classed: Classed,
+) -> None:
+    """It is the newer one's configuration that counts, however often the older one tries."""
+    begin(classed)
+    world = classed.world
+    skills_only = SourceMapping(
+        documents=world.layout.mapping.documents,
+        entities=(
+            EntitySpec(kind="skill", path="skills[*]", key=("value",), text="Skill: {{ value }}"),
+        ),
+    )
+    older = classed.watcher(classed.open())
+    newer = classed.watcher(classed.open(mapping=skills_only))
+    synced = 0
+    for _ in range(5):
+        with pytest.raises(Superseded):
+            older._order.look(["1"], {})
+        synced += newer.step()
+    assert synced == len(EVERYBODY)
+    assert paid(classed) == ["Skill: C", "Skill: Go", "Skill: SQL"]
+    assert {row["text"] for row in world.store.managed().values() if row["kind"] == "skill"} == {
+        "Skill: C",
+        "Skill: Go",
+        "Skill: SQL",
+    }
+
+
+def test_an_observation_that_was_overtaken_while_it_waited_is_made_again(
+    new_postgres_world: Callable[[], World],
+) -> None:
+    """Another observer holds the user's row; the snapshot from before its commit does not count."""
+    world = new_postgres_world()
+    reads: list[str] = []
+    with Classed(world, None) as classed, classed.state.connection() as other:
+        begin(classed)
+
+        def observe_meanwhile(step: str) -> None:
+            reads.append(step)
+            if reads.count("source.read next") == 1 and not other.in_transaction():
+                other.exec_driver_sql(
+                    "UPDATE undrift.owner_state SET observation = observation + 1 "
+                    "WHERE owner_id = '1'"
+                )
+
+        late = classed.open(source=lambda source: SteppedSource(source, observe_meanwhile))
+        world.put_all(LATER)
+        with ThreadPoolExecutor(1) as threads:
+            waiting = threads.submit(late.sync, "1")
+            waits = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            until(lambda: bool(world.source.rows(waits)), "the sync waits")
+            world.put_all({"1": BOB})
+            before = reads.count("source.read")
+            other.commit()
+            report = waiting.result()
+    assert before == 1
+    assert reads.count("source.read") == 3, "once more to observe, and once to verify"
+    assert (report.is_in_sync, report.written) == (True, 2)
+    assert world.keys("1") == set(world.layout.entities(BOB))
+    assert "Title of exp_2 at Acme. Brews" not in world.embedder.texts, "of the old snapshot"
+
+
+def test_a_role_from_which_rows_are_hidden_deletes_nothing(
+    new_postgres_world: Callable[[], World], postgres_server: PostgresServer
+) -> None:
+    """Row-level security answers with less, not with an error; the read is refused instead."""
+    world = new_postgres_world()
+    with Classed(world, None) as classed:
+        begin(classed)
+        postgres_server.create_role("half_blind", "secret")
+        for statement in (
+            "ALTER TABLE profiles ENABLE ROW LEVEL SECURITY",
+            "CREATE POLICY ours ON profiles USING (user_id = 1)",
+            "GRANT SELECT ON profiles TO half_blind",
+        ):
+            world.source.run(statement)
+        sides = world.open(source_url=with_login(world.source_url, "half_blind", "secret"))
+        for report in sides.sync_owners(["1", "2"]):
+            assert report.outcome == "unknown"
+        with pytest.raises(UnknownStateError):
+            list(sides.sync_all())
+        watcher = classed.watcher(sides)
+        sides._connections.states.state.mark(["1", "2"])
+        with pytest.raises(IncompleteRead):
+            watcher.step()  # the two are seen to, and then everybody is to be listed
+        world.assert_store_holds(EVERYBODY)
+        summary = sides.status().summary
+        assert summary is not None
+        assert summary.dirty == 2

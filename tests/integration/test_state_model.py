@@ -49,6 +49,7 @@ class Owner:
     generation: int = 0
     synced: int = 0
     observation: int = 0
+    floor: int = 0
     round: int = 0
     is_known: bool = False
     is_verified: bool = False
@@ -63,6 +64,7 @@ class Owner:
             generation=self.generation,
             synced_generation=self.synced,
             observation=self.observation,
+            floor=self.floor,
             entities=dict(self.rows),
         )
 
@@ -115,7 +117,7 @@ class StateMachine(RuleBasedStateMachine):
         observation = Observation(owner_id=owner, noted=noted, rows=list(rows.values()))
         is_accepted = noted == known.observation
         assert self.state.observe([observation]) == ({owner} if is_accepted else frozenset())
-        if is_accepted and rows:
+        if is_accepted:
             known.observation += 1
             known.is_known = True
             for row in rows.values():
@@ -210,6 +212,7 @@ class StateMachine(RuleBasedStateMachine):
         row = self.model[owner].rows.get(identity)
         self.state.forget([Buried(owner, *identity, row.version if row else 1)])
         if row is not None and row.is_deleted:
+            self.model[owner].floor = max(self.model[owner].floor, row.version)
             del self.model[owner].rows[identity]
 
     @precondition(lambda self: not any(row.is_parked for o in OWNERS for row in self.rows(o)))

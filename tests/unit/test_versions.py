@@ -80,6 +80,12 @@ def test_an_entity_that_is_seen_for_the_first_time_has_version_one() -> None:
     )
 
 
+def test_an_entity_that_comes_back_when_it_was_forgotten_begins_behind_its_last_version() -> None:
+    """Its tombstone was collected, and a copy of it may still be on its way."""
+    note = OwnerNote(owner_id=OWNER, floor=7)
+    assert [row.version for row in observed(note, wanted_of([A]))] == [8]
+
+
 def test_an_entity_that_is_as_it_was_keeps_its_version() -> None:
     """Looking twice changes nothing."""
     assert observed(noted(ROW), wanted_of([A])) == ()

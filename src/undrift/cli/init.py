@@ -296,7 +296,13 @@ def _print_sql(terminal: Terminal, view: View) -> None:
     embedder: Embedder = open_embedder(settings.embedder, settings.embedder_options)
     try:
         tables = _source_tables(terminal, settings)
-        lines = sql_for_dba(store_url, embedder, tables, source_url=settings.source_url)
+        lines = sql_for_dba(
+            store_url,
+            embedder,
+            tables,
+            source_url=settings.source_url,
+            state_url=settings.state_url,
+        )
     finally:
         close_embedder(embedder)
     if view.output is Output.TEXT:

@@ -83,7 +83,7 @@ def show(
         "undrift state adopt  # asks first",
         "undrift state adopt --yes --output json",
         note=CODES,
-    )
+    ),
 )
 def adopt(
     yes: options.Yes = False,
@@ -161,9 +161,9 @@ def state_lines(answer: _Answer) -> Iterator[Line]:
     promise = _PROMISES[info.store_class.value]
     yield Line(f"  - Store class: {info.store_class.value}: {promise}")
     if info.refusal is None:
-        yield Line("  - May write: true")
+        yield Line("  - This configuration may write: true")
     else:
-        yield Line("  - May write: false", Tone.BAD)
+        yield Line("  - This configuration may write: false", Tone.BAD)
         yield Line(f"  - {info.refusal.what}: {info.refusal.why}")
         yield Line(f"  - Fix: {info.refusal.fix}")
 

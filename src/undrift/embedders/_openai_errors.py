@@ -133,13 +133,14 @@ def gave_up(fault: PassingFault, *, attempts: int) -> EmbeddingFailed:
     wait = fault.wait_seconds
     if wait is not None and wait > MAX_RETRY_AFTER_SECONDS:
         why = f"{fault.reason} and asks to wait {wait:.0f} s, longer than undrift waits by itself."
-    return EmbeddingFailed(
+    failed = EmbeddingFailed(
         "The embedding server gives no vectors at the moment",
         why=why,
         fix="run the same command again later; what was written is kept, and only the rest is "
         "embedded",
-        retry_after_seconds=wait,
     )
+    failed.retry_after_seconds = wait
+    return failed
 
 
 def _said(status: int, codes: Mapping[str, str | None]) -> str:

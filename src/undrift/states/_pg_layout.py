@@ -55,6 +55,7 @@ CREATE TABLE {owner_state} (
     generation bigint NOT NULL DEFAULT 0,
     synced_generation bigint NOT NULL DEFAULT 0,
     observation bigint NOT NULL DEFAULT 0,
+    floor bigint NOT NULL DEFAULT 0,
     round bigint NOT NULL DEFAULT 0,
     live bigint NOT NULL DEFAULT 0,
     priority integer NOT NULL DEFAULT 0,

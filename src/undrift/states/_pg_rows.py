@@ -35,21 +35,18 @@ from undrift.states._values import (
 # A doubt whose time has come counts as a mark: only a sync that notes it from then on answers.
 _NOTE: LiteralString = """
 SELECT 0 AS part, state_id AS owner_id, config AS kind, '' AS entity_id, epoch AS version,
-       round AS second, 0::bigint AS third, '' AS fingerprint, '' AS model, false AS deleted,
-       '' AS parked_reason, false AS is_parked
+       round AS second, 0::bigint AS third, 0::bigint AS fourth, '' AS fingerprint, '' AS model,
+       false AS deleted, '' AS parked_reason, false AS is_parked
 FROM {state_standing} WHERE scope = %(scope)s
 UNION ALL
 SELECT 1, owner_id, '', '', generation + (suspect_until <= now() IS TRUE)::int, synced_generation,
-       observation, '', '', false, '', false
+       observation, floor, '', '', false, '', false
 FROM {owner_state} WHERE scope = %(scope)s AND owner_id = ANY(%(owners)b::text[])
 UNION ALL
-SELECT 2, owner_id, kind, entity_id, version, published_version, 0, fingerprint, model, deleted,
+SELECT 2, owner_id, kind, entity_id, version, published_version, 0, 0, fingerprint, model, deleted,
        parked_reason, parked_until > now() IS TRUE
 FROM {entity_state} WHERE scope = %(scope)s AND owner_id = ANY(%(owners)b::text[])"""
 
-_OBSERVATIONS: LiteralString = """
-SELECT owner_id, observation FROM {owner_state}
-WHERE scope = %(scope)s AND owner_id = ANY(%(owners)b::text[])"""
 # A row that is not there was never noted: it is made only where nothing was noted either.
 _ACCEPT: LiteralString = """
 INSERT INTO {owner_state} AS owner (scope, owner_id, is_known, observation)
@@ -132,8 +129,14 @@ UPDATE {entity_state} AS entity SET
     parked_until = NULL
 FROM {given} WHERE {same} AND entity.version = given.version"""
 _FORGET: LiteralString = """
-DELETE FROM {entity_state} AS entity
-USING {given} WHERE {same} AND entity.deleted AND entity.version = given.version"""
+WITH gone AS (
+    DELETE FROM {entity_state} AS entity
+    USING {given} WHERE {same} AND entity.deleted AND entity.version = given.version
+    RETURNING entity.owner_id, entity.version
+)
+UPDATE {owner_state} AS owner SET floor = greatest(owner.floor, highest.version)
+FROM (SELECT owner_id, max(version) AS version FROM gone GROUP BY owner_id) AS highest
+WHERE owner.scope = %(scope)s AND owner.owner_id = highest.owner_id"""
 
 _PARK: LiteralString = """
 UPDATE {entity_state} AS entity SET
@@ -167,11 +170,10 @@ ORDER BY deleted_at LIMIT %(limit)s"""
 def note(session: Session, owners: Sequence[str]) -> Note | None:
     """What is remembered of *owners*; None if there is no such state."""
     standing: Standing | None = None
-    known: list[tuple[str, int, int, int]] = []
+    known: list[tuple[str, int, int, int, int]] = []
     entities: list[tuple[str, EntityRow]] = []
-    for part, owner_id, kind, entity_id, version, second, third, *rest in session.rows(
-        _NOTE, owners=ordered(owners)
-    ):
+    found = session.rows(_NOTE, owners=ordered(owners))
+    for part, owner_id, kind, entity_id, version, second, third, fourth, *rest in found:
         if part == 2:
             fingerprint, model, is_deleted, reason, is_parked = rest
             row = EntityRow(
@@ -179,22 +181,14 @@ def note(session: Session, owners: Sequence[str]) -> Note | None:
             )
             entities.append((owner_id, row))
         elif part == 1:
-            known.append((owner_id, version, second, third))
+            known.append((owner_id, version, second, third, fourth))
         else:
             standing = Standing(owner_id, version, kind, second)
     return None if standing is None else note_from(standing, owners, known, entities)
 
 
-def unchanged(session: Session, observations: Iterable[Observation]) -> frozenset[str]:
-    """The owners before whose observation no other was accepted since the note."""
-    asked = by_owner((each.owner_id, each) for each in observations)
-    owners = [each.owner_id for each in asked]
-    standing: dict[str, int] = dict(session.rows(_OBSERVATIONS, owners=owners))
-    return frozenset(e.owner_id for e in asked if standing.get(e.owner_id, 0) == e.noted)
-
-
 def observe(session: Session, observations: Iterable[Observation]) -> frozenset[str]:
-    """Accept observations that have rows; within a transaction."""
+    """Accept those before which no other was accepted; within a transaction."""
     written = by_owner((each.owner_id, each) for each in observations)
     rows = session.rows(
         _ACCEPT,

@@ -42,6 +42,7 @@ CREATE TABLE undrift_owner_state (
     generation INTEGER NOT NULL DEFAULT 0,
     synced_generation INTEGER NOT NULL DEFAULT 0,
     observation INTEGER NOT NULL DEFAULT 0,
+    floor INTEGER NOT NULL DEFAULT 0,
     round INTEGER NOT NULL DEFAULT 0,
     live INTEGER NOT NULL DEFAULT 0,
     priority INTEGER NOT NULL DEFAULT 0,

@@ -30,7 +30,7 @@ from undrift.states._values import (
 # A doubt whose time has come counts as a mark: only a sync that notes it from then on answers.
 _OWNERS = """
 SELECT owner_id, generation + (suspect_until IS NOT NULL AND suspect_until <= :now),
-       synced_generation, observation
+       synced_generation, observation, floor
 FROM undrift_owner_state
 WHERE scope = :scope AND owner_id IN (SELECT value FROM json_each(:owners))"""
 _ENTITIES = """
@@ -102,6 +102,11 @@ ORDER BY deleted_at LIMIT :limit"""
 _FORGET = f"""
 DELETE FROM undrift_entity_state
 WHERE {_ENTITY} AND deleted = 1 AND version = :version"""  # noqa: S608 - a constant
+_FLOOR = f"""
+UPDATE undrift_owner_state SET floor = max(floor, :version)
+WHERE scope = :scope AND owner_id = :owner_id AND EXISTS (
+    SELECT 1 FROM undrift_entity_state
+    WHERE {_ENTITY} AND deleted = 1 AND version = :version)"""  # noqa: S608 - a constant
 
 
 def note(session: Session, standing: Standing, owners: Sequence[str]) -> Note:
@@ -128,10 +133,9 @@ def accepted(session: Session, observations: Sequence[Observation]) -> list[Obse
 
 
 def put_observed(session: Session, observations: Sequence[Observation]) -> None:
-    """Write the rows of accepted observations."""
-    written = {each.owner_id: distinct_rows(each.rows) for each in observations if each.rows}
-    session.run_each(_OBSERVED, ({"owner_id": owner_id} for owner_id in written))
-    _put(session, written)
+    """Write the rows of accepted observations, and count them where there are none."""
+    session.run_each(_OBSERVED, ({"owner_id": each.owner_id} for each in observations))
+    _put(session, {each.owner_id: distinct_rows(each.rows) for each in observations if each.rows})
 
 
 def raise_versions(session: Session, raises: Sequence[VersionRaise]) -> frozenset[str]:
@@ -204,6 +208,7 @@ def buried(session: Session, older_than_seconds: float, limit: int) -> list[Buri
 
 def forget(session: Session, rows: Sequence[Buried]) -> None:
     """Remove rows that are still deleted and of that version."""
+    session.run_each(_FLOOR, (row._asdict() for row in rows))
     session.run_each(_FORGET, (row._asdict() for row in rows))
 
 

@@ -87,25 +87,27 @@ def entered(
 def note_from(
     standing: Standing,
     asked: Iterable[str],
-    owners: Iterable[tuple[str, int, int, int]],
+    owners: Iterable[tuple[str, int, int, int, int]],
     entities: Iterable[tuple[str, EntityRow]],
 ) -> Note:
     """The note of what was *asked* for.
 
     Args:
-        owners: ``(owner_id, generation, synced_generation, observation)`` of those that are known.
+        owners: ``(owner_id, generation, synced_generation, observation, floor)`` of those that are
+            known.
         entities: rows and whose they are.
     """
     rows: dict[str, dict[Identity, EntityRow]] = {}
     for owner_id, row in entities:
         rows.setdefault(owner_id, {})[row.identity] = row
     notes = {owner_id: OwnerNote(owner_id=owner_id) for owner_id in asked}
-    for owner_id, generation, synced_generation, observation in owners:
+    for owner_id, generation, synced_generation, observation, floor in owners:
         notes[owner_id] = OwnerNote(
             owner_id=owner_id,
             generation=generation,
             synced_generation=synced_generation,
             observation=observation,
+            floor=floor,
             entities=rows.get(owner_id, {}),
         )
     return Note(standing=standing, owners=notes)

@@ -186,14 +186,9 @@ class PostgresState:
 
     def observe(self, observations: Sequence[Observation]) -> frozenset[str]:
         """Accept those observations before which no other was accepted."""
-        written = [observation for observation in observations if observation.rows]
-        others = [observation for observation in observations if not observation.rows]
-        accepted: frozenset[str] = frozenset()
-        if written:
-            accepted = self._together("write", lambda session: entities.observe(session, written))
-        if others:
-            accepted |= self._once("read", lambda session: entities.unchanged(session, others))
-        return accepted
+        if not observations:
+            return frozenset()
+        return self._together("write", lambda session: entities.observe(session, observations))
 
     def raise_versions(self, raises: Sequence[VersionRaise]) -> frozenset[str]:
         """Raise the rows of owners whose rows are all as observed."""

@@ -174,9 +174,8 @@ class SqliteState:
 
     def observe(self, observations: Sequence[Observation]) -> frozenset[str]:
         """Accept those observations before which no other was accepted."""
-        if not any(observation.rows for observation in observations):
-            with self._reading() as session:
-                return frozenset(each.owner_id for each in entities.accepted(session, observations))
+        if not observations:
+            return frozenset()
         with self._writing() as session:
             accepted = entities.accepted(session, observations)
             entities.put_observed(session, accepted)

@@ -5,6 +5,7 @@
     embedder_contract   what every embedder promises
     builders            entities, stamps, records and vectors, the same for the same arguments
     faults              crashes and errors at named places
+    faulty_store        a store in memory that delays, drops, doubles and reorders, in each class
     store_process       another process that writes to a store, and can be killed
 
 Only the contracts need pytest.

@@ -161,7 +161,9 @@ class MemoryQueue:
             for owner_id, kind, entity_id, version in rows:
                 entity = self._entity(owner_id, kind, entity_id)
                 if entity is not None and entity.row.is_deleted and entity.row.version == version:
-                    del self._open.owners[owner_id].entities[kind, entity_id]
+                    owner = self._open.owners[owner_id]
+                    owner.floor = max(owner.floor, version)
+                    del owner.entities[kind, entity_id]
 
     def report_worker(self, report: WorkerReport) -> None:
         """Say that a worker is alive."""

@@ -60,6 +60,7 @@ class OwnerRecord:
     synced_generation: int = 0
     synced_round: int = 0
     observation: int = 0
+    floor: int = 0
     verified_at: float | None = None
     attempts: int = 0
     next_attempt_at: float = 0.0

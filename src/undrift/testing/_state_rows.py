@@ -110,14 +110,16 @@ class RowContract(StateFixtures):
         assert not seen(state, "1", row("a"), noted=3)
         assert note_of(state, "1") == OwnerNote(owner_id="1")
 
-    def test_an_observation_without_rows_is_accepted_and_not_written(self, state: State) -> None:
-        """Nothing changed, so whoever noted before need not look again."""
+    def test_an_observation_without_rows_keeps_out_an_older_one(self, state: State) -> None:
+        """It saw that nothing had changed, later than whoever noted before it."""
         observe(state, "1", row("a"))
         before = note_of(state, "1")
         assert seen(state, "1", noted=before.observation)
-        assert seen(state, "2", noted=0)
-        assert note_of(state, "1") == before
-        assert state.summary().owners == 1
+        after = note_of(state, "1")
+        assert after.observation > before.observation
+        assert after.entities == before.entities
+        assert not seen(state, "1", row("a", version=2), noted=before.observation)
+        assert seen(state, "1", row("a", version=2), noted=after.observation)
 
     def test_observations_are_accepted_owner_by_owner(self, state: State) -> None:
         """One that is overtaken stops none of the others."""

@@ -12,6 +12,7 @@ from undrift.testing._state_fixtures import (
     KIND,
     StateFixtures,
     acknowledge,
+    note_of,
     observe,
     row,
     rows_of,
@@ -138,6 +139,15 @@ class SafetyContract(StateFixtures):
             ]
         )
         assert rows_of(state, "1") == {"back": 2, "again": 4, "live": 1}
+        assert note_of(state, "1").floor == 2
+
+    def test_what_is_forgotten_leaves_its_version_behind(self, state: State) -> None:
+        """The highest of them; an entity that comes back must be newer than all that is late."""
+        observe(state, "1", row("a", 7, is_deleted=True), row("b", 3, is_deleted=True), row("c", 9))
+        for entity_id, version in (("a", 7), ("b", 3)):
+            state.forget([Buried("1", KIND, entity_id, version)])
+            assert note_of(state, "1").floor == 7
+        assert note_of(state, "2").floor == 0
 
     # --- workers
 

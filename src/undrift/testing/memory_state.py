@@ -232,6 +232,7 @@ class MemoryState(MemoryQueue):
             generation=owner.generation,
             synced_generation=owner.synced_generation,
             observation=owner.observation,
+            floor=owner.floor,
             entities={identity: entity.shown(now) for identity, entity in owner.entities.items()},
         )
 
@@ -245,11 +246,10 @@ class MemoryState(MemoryQueue):
                 if (known.observation if known is not None else 0) != observation.noted:
                     continue
                 accepted.add(observation.owner_id)
-                if observation.rows:
-                    owner = self._open.known(observation.owner_id)
-                    owner.observation += 1
-                    for row in observation.rows:
-                        self._put(owner, row, now)
+                owner = self._open.known(observation.owner_id)
+                owner.observation += 1
+                for row in observation.rows:
+                    self._put(owner, row, now)
             return frozenset(accepted)
 
     def raise_versions(self, raises: Sequence[VersionRaise]) -> frozenset[str]:

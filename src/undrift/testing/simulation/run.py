@@ -163,8 +163,8 @@ def is_quiet(world: World) -> bool:
 
 def is_left_to_people(world: World) -> bool:
     """Whether deletes wait, since nobody but a person can say that so much is to go."""
-    summary = world.state.summary()
-    return "deletes wait" in summary.last_error and not summary.parked
+    are_parked_due = all(record.retry_in_seconds <= 0 for record in world.state.parked(100))
+    return "deletes wait" in world.state.summary().last_error and are_parked_due
 
 
 def _unrest(world: World) -> str:
