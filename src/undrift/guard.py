@@ -165,18 +165,20 @@ class RollingBudget:
             together.update(kinds)
         if not together.total():
             return {}
-        if not self.has_owners():
-            return dict.fromkeys(deletes, _waiting("the source lists no owner at all"))
-        why_not = self._spend(together)
+        is_empty = not self.has_owners()
+        why_not = self._spend(together, "the source lists no owner at all" if is_empty else None)
         if why_not is None:
             return {}
-        if len(deletes) == 1:
+        if len(deletes) == 1 or is_empty:
             return {owner: _waiting(why_not) for owner in deletes}
         alone = {owner: self._spend(Counter(kinds)) for owner, kinds in deletes.items()}
         return {owner: _waiting(why) for owner, why in alone.items() if why is not None}
 
-    def _spend(self, planned: Counter[str]) -> str | None:
-        return self.state.spend_deletes(planned, lambda usage: allow_deletes(usage, planned))
+    def _spend(self, planned: Counter[str], why_not: str | None = None) -> str | None:
+        # Also where it is clear that they must wait: the state is to know that some do.
+        return self.state.spend_deletes(
+            planned, lambda usage: why_not or allow_deletes(usage, planned)
+        )
 
 
 def allow_deletes(usage: DeleteUsage, planned: Mapping[str, int]) -> str | None:

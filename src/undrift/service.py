@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from undrift.ports import StoreClass
 from undrift.state import Claim, ParkedRecord, Standing, StateSummary
 from undrift.sync import SyncOptions
 from undrift.watch import Watcher, WatchOptions
+
+_log = logging.getLogger(__name__)
 
 MAX_WORKERS = 64
 _LOOK_SECONDS = 0.2
@@ -85,9 +88,7 @@ def watch(
             why=f"a watch has 1 to {MAX_WORKERS} of them in a process.",
             fix="give --workers a number in that range, and start more processes if need be",
         )
-    feed = connections.change_feed()
-    if feed is not None and not feed.pending().is_installed:
-        feed = None
+    feed = _installed_feed(connections)
     stopped = Event()
 
     def is_ended() -> bool:
@@ -171,6 +172,24 @@ def adopt(connections: Connections, options: SyncOptions) -> Standing:
     """
     sides = connections.sides()
     return connections.states.adopting(sides, options.listener).adopt()
+
+
+def _installed_feed(connections: Connections) -> ChangeFeed | None:
+    """The marks of the source's triggers, if there are triggers; says what they do not see."""
+    feed = connections.change_feed()
+    if feed is None:
+        return None
+    changes = feed.pending()
+    if not changes.is_installed:
+        _log.warning(
+            "no triggers are installed, so changes are found by the scrub alone; "
+            "`undrift triggers install` puts them in",
+            extra={"action": "watch.no_triggers"},
+        )
+        return None
+    for sentence in (*changes.problems, *changes.refused):
+        _log.warning("%s", sentence, extra={"action": "watch.triggers"})
+    return feed
 
 
 def _watcher(

@@ -12,7 +12,7 @@ Source:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from undrift.errors import (
     StateUnavailable,
@@ -343,6 +343,9 @@ class StateOrder:
                 done.append(self._acknowledgement(each, each.look))
             else:
                 failed.append(self._failure(each))
+                if isinstance(each.look, OrderedLook):
+                    part = self._acknowledgement(each, each.look)
+                    done.extend([replace(part, generation=None)] if part.published else [])
         state, holder = self._ledger.state, self._ledger.holder
         if parkings:
             state.park(parkings)

@@ -40,10 +40,13 @@ class Scenario(NamedTuple):
     last: Mapping[str, Document]
 
 
-HERE, ELSEWHERE = {"1": document(KEPT, *MANY[:1]), "2": document()}, {
-    "1": document(KEPT),
-    "2": document(*MANY[:1]),
-}
+HERE, ELSEWHERE = (
+    {"1": document(KEPT, *MANY[:1]), "2": document()},
+    {
+        "1": document(KEPT),
+        "2": document(*MANY[:1]),
+    },
+)
 SCENARIOS = {
     "delete and re-insert": Scenario(
         {"1": document(KEPT, *MANY[:1])},

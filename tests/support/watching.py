@@ -96,14 +96,15 @@ def watching(
 
 def leased(shell: Shell) -> list[str]:
     """The owners that somebody has leased, by SQL."""
-    database, table = _state_of(shell)
+    database, table = state_table(shell, "owner_state")
     with closing(database):
         rows = database.rows(f"SELECT owner_id FROM {table} WHERE lease_holder <> ''")
     return [row["owner_id"] for row in rows]
 
 
-def _state_of(shell: Shell) -> tuple[Database, str]:
+def state_table(shell: Shell, name: str) -> tuple[Database, str]:
+    """The database of the state beside the vectors, to be closed, and a table in it."""
     if shell.source.is_postgres:
-        return Database(shell.variables["DATABASE_URL"]), "undrift.owner_state"
+        return Database(shell.variables["DATABASE_URL"]), f"undrift.{name}"
     store = shell.variables.get("VECTOR_URL", f"sqlite:///{shell.folder}/.undrift/undrift.db")
-    return Database(store), "undrift_owner_state"
+    return Database(store), f"undrift_{name}"
