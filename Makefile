@@ -24,7 +24,7 @@ PYTHON ?= $(firstword $(foreach name,$(CANDIDATES),$(shell \
 # Extended by CI and by hand; empty on a first look.
 PYTEST_ARGS ?=
 
-.PHONY: help venv demo test lint format docs bench test-wheel clean
+.PHONY: help venv demo test lint format docs bench test-wheel kill-loop model sim clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -72,19 +72,45 @@ empty :=
 space := $(empty) $(empty)
 CORE_FILES := $(subst $(space),$(comma),$(foreach name,$(CORE),*/undrift/$(name).py))
 
+# One process for each core, each with servers of its own; two on a single core, since tests also
+# wait. Which process runs what is settled on the way: one that has nothing left takes over half of
+# what another still has. PYTEST_ARGS="-n 0" runs all in one.
+CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+PROCESSES := $(shell echo $$(( $(CORES) > 2 ? $(CORES) : 2 )))
+PYTEST := $(BIN)/pytest -n $(PROCESSES) --dist worksteal
+
 # Real servers, real wheels, random order, warnings as errors: pyproject.toml says how. A part of the
 # tests, chosen by PYTEST_ARGS, says nothing about coverage.
 test: venv
 ifeq ($(strip $(PYTEST_ARGS)),)
-	$(BIN)/pytest --cov --cov-report=term
+	$(PYTEST) --cov --cov-report=term
 	$(BIN)/coverage report --include='$(CORE_FILES)' --fail-under=$(CORE_COVERAGE)
 else
-	$(BIN)/pytest $(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
 endif
 
 # Part of `test`: the wheel in an empty environment, as a user installs it.
 test-wheel: venv
 	$(BIN)/pytest -m wheel $(PYTEST_ARGS)
+
+# Workers killed at every step while a writer never stops, and what it took them to recover. A few
+# dozen of the same kills are part of `test`.
+KILLS := 1000
+ROUNDS := 100
+
+kill-loop: venv
+	PYTHONPATH=tests OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m kill_loop \
+		--kills $(KILLS) --rounds $(ROUNDS) --output benchmarks/results/kill_loop.json
+
+# The protocol's model in larger bounds than in `test`: some ten minutes of one core, 5 GB.
+model: venv
+	UNDRIFT_TEST_DEEP_MODEL=1 $(PYTEST) -rP tests/model
+
+# Many seeds of the deterministic simulation, over all cores; 500 of them are part of `test`.
+SEEDS ?= 10000
+
+sim: venv
+	$(BIN)/python -m undrift.testing.simulation --seeds $(SEEDS)
 
 CHECKED := $(wildcard src tests examples benchmarks)
 

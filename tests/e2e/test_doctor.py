@@ -73,7 +73,7 @@ def test_a_setup_that_works_has_no_problem(any_shell: Shell) -> None:
     assert ran.code == 0, ran.out
     assert "  - Check could run: true\n  - Sync could run: true\n  - Problems: 0\n" in ran.out
     headings = [line for line in ran.out.splitlines() if line.endswith(":") and "Fix" not in line]
-    assert headings == ["Configuration:", "Source:", "Store:", "Embedder:", "📊 Summary:"]
+    assert headings == ["Configuration:", "Source:", "Store:", "State:", "Embedder:", "📊 Summary:"]
     assert "Users sampled: 1; entities in them: experience 2, project 1, skill 2\n" in ran.out
     assert "✅ ok: It holds 5 records of namespace default\n" in ran.out
     assert "(tried, and rolled back)" in ran.out
@@ -128,7 +128,8 @@ def test_json_lines_and_one_document_say_the_same(shell: Shell) -> None:
         assert set(check) in ({"name", "status", "summary"}, {"name", "status", "summary", "fix"})
         assert check["status"] in {"ok", "warning", "problem", "unknown"}
         assert ("fix" in check) is (check["status"] != "ok")
-        assert check["name"].partition(".")[0] in {"configuration", "source", "store", "embedder"}
+        groups = {"configuration", "source", "store", "state", "embedder"}
+        assert check["name"].partition(".")[0] in groups
 
 
 def test_emoji_are_dropped_where_nobody_can_show_them(shell: Shell) -> None:

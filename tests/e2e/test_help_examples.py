@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import signal
 
 import pytest
 import typer
@@ -20,21 +21,27 @@ def declared(command: object) -> list[str]:
     return found
 
 
+def is_endless(example: str) -> bool:
+    """Whether it goes on until a signal comes."""
+    return shlex.split(example)[1:2] == ["watch"]
+
+
 EXAMPLES = list(dict.fromkeys(declared(typer.main.get_command(app))))
 
 
 @pytest.fixture
 def furnished(postgres_shell: Shell) -> Shell:
-    """A user in sync, one who is not, an index, and the files that examples name."""
+    """A user in sync, one who is not, an index, triggers, and the files that examples name."""
     postgres_shell.put(123, experiences("exp_1", "exp_2"))
     assert postgres_shell.undrift("sync", "--user-id", "123").code == 0
     assert postgres_shell.undrift("index", "build", "--yes").code == 0
+    assert postgres_shell.undrift("triggers", "install").code == 0
     postgres_shell.put(124, experiences("exp_3"))
     (postgres_shell.folder / "users.txt").write_text("# of today\n123\n\n124\n")
     return postgres_shell
 
 
-@pytest.mark.parametrize("example", EXAMPLES)
+@pytest.mark.parametrize("example", [e for e in EXAMPLES if not is_endless(e)])
 def test_example_works_as_it_stands(furnished: Shell, example: str) -> None:
     """It succeeds, or finds the drift that there is."""
     program, *arguments = shlex.split(example)
@@ -42,6 +49,23 @@ def test_example_works_as_it_stands(furnished: Shell, example: str) -> None:
     assert ran.code in ((0, 1) if "check" in arguments or "--dry-run" in arguments else (0,)), ran
     assert ran.errors == []
     assert ran.out
+
+
+@pytest.mark.parametrize("example", [e for e in EXAMPLES if is_endless(e)])
+def test_an_example_without_an_end_works_until_it_is_told_to_stop(
+    furnished: Shell, example: str
+) -> None:
+    """It begins to work, and ends as it should."""
+    program, *arguments = shlex.split(example)
+    with furnished.start(program, *arguments) as process:
+        assert process.stderr is not None
+        seen = []
+        for line in process.stderr:
+            seen.append(line)
+            if "watching" in line:
+                process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 143, seen
+    assert not any("Error" in line or "Traceback" in line for line in seen)
 
 
 def test_an_example_that_does_not_work_is_noticed(furnished: Shell) -> None:

@@ -45,14 +45,14 @@ def test_sync_and_search_work_over_a_server(
     ran = openai_shell.program("undrift", "sync", "--user-id", "123")
     assert ran.code == 0, ran.err
     assert "openai/e5-small@localhost:384:l2" in ran.err
-    assert embedding_proxy.answered == 3
+    assert embedding_proxy.answered == 4  # one of them is sent twice
     found = openai_shell.program(
         "undrift", "search", "--user-id", "123", "bookkeeping", "--output", "json"
     )
     assert found.code == 0, found.err
     assert found.document["hits"][0]["id"] == "experience:exp_1"
     assert openai_shell.program("undrift", "check", "--all").code == 0
-    assert embedding_proxy.asked == [3, 1]
+    assert embedding_proxy.asked == [4, 1]
 
 
 def test_a_check_and_a_dry_run_ask_the_server_nothing(
@@ -68,19 +68,19 @@ def test_a_check_and_a_dry_run_ask_the_server_nothing(
     assert owner["cost"]["tokens"] > 10
     assert embedding_proxy.requests == []
     assert openai_shell.undrift("sync", "--all").code == 0
-    assert embedding_proxy.asked == [3]
+    assert embedding_proxy.asked == [4]
 
 
 def test_the_budget_is_kept_at_the_server(
     openai_shell: Shell, embedding_proxy: EmbeddingProxy
 ) -> None:
-    """No text beyond it is sent; without one, all are."""
+    """No text beyond it is sent, but one of several twice; without one, all are."""
     openai_shell.put(123, jobs(*TITLES))
     ran = openai_shell.undrift("sync", "--all", "--max-embeddings", "2")
     assert ran.code == 5
-    assert sum(embedding_proxy.asked) == 2
+    assert embedding_proxy.asked == [3]
     assert openai_shell.undrift("sync", "--all").code == 0
-    assert sum(embedding_proxy.asked) == 3
+    assert embedding_proxy.asked == [3, 1]
 
 
 @pytest.mark.usefixtures("without_waits")
@@ -102,7 +102,7 @@ def test_a_server_that_fails_in_the_middle_costs_only_the_rest(
     embedding_proxy.always(None)
     before = embedding_proxy.answered
     assert openai_shell.undrift("sync", "--all").code == 0
-    assert embedding_proxy.answered - before == 140
+    assert embedding_proxy.answered - before == 141
     assert openai_shell.undrift("check", "--all").code == 0
 
 
@@ -120,7 +120,8 @@ def test_one_text_that_the_server_refuses_fails_alone(
     assert "+ experience:exp_2" in status.out
     assert "exp_0" not in status.out
     embedding_proxy.always(None)
-    assert openai_shell.undrift("sync", "--all").code == 0
+    assert openai_shell.undrift("sync", "--all").code == 1  # it is parked for a minute
+    assert openai_shell.undrift("sync", "--all", "--retry-parked").code == 0
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,8 @@ COMMANDS = (
     ("undrift", "search", "words", "--user-id=1"),
     ("undrift", "doctor"),
     ("undrift", "index", "status"),
+    ("undrift", "triggers", "install"),
+    ("undrift", "triggers", "status"),
     ("undrift", "init", "--sql"),
     ("db-sync-vector", "--check", "--all"),
     ("db-sync-vector", "--sync", "--userId=1"),
