@@ -102,7 +102,8 @@ kill-loop: venv
 	PYTHONPATH=tests OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m kill_loop \
 		--kills $(KILLS) --rounds $(ROUNDS) --output benchmarks/results/kill_loop.json
 
-# The protocol's model in larger bounds than in `test`: some ten minutes of one core, 5 GB.
+# The protocol's model in larger bounds than in `test`: some five minutes of one core in all, below
+# 1 GB in each process.
 model: venv
 	UNDRIFT_TEST_DEEP_MODEL=1 $(PYTEST) -rP tests/model
 

@@ -24,8 +24,11 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(collections|concurrent|pathlib|typing|types|numpy|np|asyncio|os)\..*"),
     (r"py:.*", r"(bool|bytes|dict|float|frozenset|int|list|object|optional|str|tuple|type|None)"),
     # Not for users of the package, though a signature names them.
-    (r"py:.*", r"undrift\.(render\.Renderer|search_index\.SearchIndex|ports\.DocumentEditor)"),
-    (r"py:.*", r"Vectors"),
+    (
+        r"py:.*",
+        r"undrift\.(render\.Renderer|search_index\.SearchIndex|ports\.DocumentEditor|state\.State)",
+    ),
+    (r"py:.*", r"(Vectors|Purpose)"),
 ]
 # Pygments knows no crontab, and no emoji in a console.
 suppress_warnings = ["misc.highlighting_failure"]

@@ -74,6 +74,7 @@ class Ledger:
     chance: Callable[[], float] = random.random
     lease_seconds: float = LEASE_SECONDS
     _held: set[str] = field(default_factory=set)
+    _standing: Standing | None = None
     _renewed_at: float = 0.0
     _lock: Lock = field(default_factory=Lock)
 
@@ -128,9 +129,28 @@ class Ledger:
         note = self.state.note(owners)
         self._require_ours(claim, note.standing)
         self._require_current(note.standing)
+        self._standing = note.standing
         if claim is None or claim.epoch > note.standing.epoch:
             self._enter(claim, note.standing)
         return note
+
+    def confirm(self) -> None:
+        """Prove again, behind an enumeration, that what was noted still counts.
+
+        Another copy of the state may have taken the store over meanwhile. Then everybody is marked
+        behind what was noted, so that no acknowledgement of it can hide what the copy does.
+
+        Raises:
+            As `note`.
+        """
+        claim, known = self.store.claim(), self._standing
+        if claim is not None and known is not None and _is_covered(claim, known):
+            return
+        standing = self.state.standing()
+        self._require_ours(claim, standing)
+        self._require_current(standing)
+        if claim is None or claim.epoch > standing.epoch:
+            self._enter(claim, standing)
 
     def refusal(self, claim: Claim | None, standing: Standing) -> ConfigError | None:
         """Why this worker may not write, as *claim* and *standing* say; None if it may."""
@@ -238,6 +258,10 @@ class Ledger:
         if held:
             self.state.release(held, self.holder)
             self.gave_up(held)
+
+
+def _is_covered(claim: Claim, standing: Standing) -> bool:
+    return claim.state_id == standing.state_id and claim.epoch <= standing.epoch
 
 
 def _contended() -> StateUnavailable:

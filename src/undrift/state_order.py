@@ -204,6 +204,7 @@ class StateOrder:
             owners = [o for o in owners if _is_lacking(observed[o].rows, stamps.get(o, ()))]
         for stone in self._ledger.store.tombstones(owners) if owners else ():
             tombstones.setdefault(stone.owner_id, {})[stone.vector_id] = stone
+        self._ledger.confirm()
         return {
             owner: OrderedLook(
                 owner_id=owner,

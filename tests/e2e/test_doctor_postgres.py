@@ -190,6 +190,10 @@ def test_a_role_that_may_only_read_both_sides(postgres_shell: Shell, as_role: As
     assert postgres_shell.undrift("sync", "--all", **both).code == 2
     for statement in granted(found["fix"]):
         postgres_shell.source.run(statement)
+    _, checks = looked(postgres_shell, 2, **both)
+    assert postgres_shell.undrift("sync", "--all", **both).code == 2
+    for statement in granted(checks["state.rights"]["fix"]):
+        postgres_shell.source.run(statement)
     looked(postgres_shell, 0, **both)
     assert postgres_shell.undrift("sync", "--all", **both).code == 0
 
