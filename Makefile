@@ -24,7 +24,8 @@ PYTHON ?= $(firstword $(foreach name,$(CANDIDATES),$(shell \
 # Extended by CI and by hand; empty on a first look.
 PYTEST_ARGS ?=
 
-.PHONY: help venv demo test lint format docs bench test-wheel kill-loop model sim clean
+.PHONY: help venv demo test lint format docs bench bench-watch bench-triggers test-wheel kill-loop \
+	model sim clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -111,7 +112,8 @@ model: venv
 SEEDS ?= 10000
 
 sim: venv
-	$(BIN)/python -m undrift.testing.simulation --seeds $(SEEDS)
+	$(BIN)/python -m undrift.testing.simulation --seeds $(SEEDS) \
+		--output benchmarks/results/simulation.json
 
 CHECKED := $(wildcard src tests examples benchmarks)
 
@@ -133,6 +135,13 @@ docs: venv
 
 bench: venv
 	$(BIN)/python -m benchmarks.sync_cost
+
+# Each prints its table and keeps it in benchmarks/results. They want a quiet machine.
+bench-watch: venv
+	$(BIN)/python -m benchmarks.watch
+
+bench-triggers: venv
+	$(BIN)/python -m benchmarks.triggers
 
 clean:
 	rm -rf $(VENV) build dist docs/_build htmlcov .coverage .coverage.* coverage.xml

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from itertools import count
 from random import Random
 
@@ -44,7 +44,6 @@ FAULTS: dict[str, tuple[Kind, Part, bool]] = {
     "answer cut": ("cut", "answer", False),
     "request reset": ("reset", "request", False),
     "answer reset": ("reset", "answer", False),
-    "request cut for long": ("cut", "request", True),
     "answer reset for long": ("reset", "answer", True),
     "COMMIT unanswered": ("swallow", "commit", False),
     "COMMIT unanswered, then down": ("swallow", "commit", True),
@@ -156,7 +155,7 @@ def watch(line: Line) -> None:
         log.removeHandler(said)
         log.setLevel(level)
         assert not said.untrue
-    assert not truly_in_sync(line.world, PUBLISHED) or said.in_sync or line.proxy.has_struck
+    assert said.in_sync or line.proxy.has_struck
 
 
 RUNS: dict[str, Run] = {"sync": sync, "watch": watch}
@@ -194,6 +193,7 @@ def test_fault_at_any_message_ends_in_no_lie_no_gap_and_nothing_paid_twice(
 ) -> None:
     """And the connections that broke are replaced without anybody's help."""
     kind, part, stays_down = FAULTS[name]
+    harmed = 0
     for at in places(line, run, kind, part):
         line.drift_away()
         line.proxy.order(Fault(kind, part, at, stays_down=stays_down))
@@ -203,12 +203,14 @@ def test_fault_at_any_message_ends_in_no_lie_no_gap_and_nothing_paid_twice(
         assert line.proxy.has_struck, f"no fault at {part} {at}"
         assert came_to_its_end or kind != "delay"
         assert_only_stale_was_deleted(line.world)
+        harmed += not came_to_its_end or truly_in_sync(line.world, PUBLISHED) != PUBLISHED.keys()
         line.proxy.mend()
         paid = line.published()
         line.embedder.texts.clear()
         assert all(report.is_in_sync for report in line.sides.sync_all())
         line.world.assert_store_holds(WANTED)
         assert paid.isdisjoint(line.embedder.texts)
+    assert harmed or kind in ("delay", "swallow"), "no fault has done any harm"
 
 
 def test_commit_without_an_answer_has_been_made(line: Line) -> None:
@@ -245,10 +247,8 @@ def test_control_clear_then_import_under_the_same_cut_leaves_a_gap(postgres: Wor
         writer.sync("1")
         for at in count(1):
             proxy.order(Fault("cut", "request", at, stays_down=True))
-            try:
+            with suppress(UndriftError):
                 writer.sync("1")
-            except UndriftError:
-                pass
             struck = proxy.has_struck
             proxy.mend()
             gaps += not postgres.store.identities().keys() >= LIVE

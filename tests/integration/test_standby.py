@@ -64,9 +64,7 @@ def test_standby_serves_check_and_search(
     """They say of the standby what they say of the primary once it has caught up."""
     assert {status.outcome for status in looking.check_all()} == {Outcome.IN_SYNC}
     hits = looking.search("1", "Kept 1").hits
-    assert [(hit.text, hit.vector_id) for hit in hits] == [
-        (hit.text, hit.vector_id) for hit in world.sides.search("1", "Kept 1").hits
-    ]
+    assert hits == world.sides.search("1", "Kept 1").hits
     assert hits
 
     drift_away(world)
@@ -118,9 +116,12 @@ def test_control_claim_does_not_hold_for_another_database_of_the_primary(
     world: World, primary: PostgresServer
 ) -> None:
     """The same tables elsewhere are another source."""
-    with primary.database() as url, World(url, world.store_url) as other:
-        with pytest.raises(StateMismatch):
-            ledger(other.sides).note(["1"])
+    with (
+        primary.database() as url,
+        World(url, world.store_url) as other,
+        pytest.raises(StateMismatch),
+    ):
+        ledger(other.sides).note(["1"])
 
 
 def test_standby_is_one(standby: StandbyServer) -> None:

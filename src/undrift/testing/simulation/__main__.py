@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import time
@@ -12,6 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from importlib import import_module
 from itertools import repeat
+from pathlib import Path
 
 from undrift.ports import StoreClass
 from undrift.testing.simulation.run import Run, simulate
@@ -52,6 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{options.writer.partition(':')[2]}: {classes.total()} seeds ({of_classes}), "
         f"{steps} steps, {len(broken)} with a broken promise, {seconds:.1f} s"
     )
+    if options.output is not None:
+        _keep(options, classes, steps, broken, seconds)
     if broken:
         _say(f"Replay: {_replay(options, broken[0].seed)}")
     return 1 if broken else 0
@@ -69,8 +73,28 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--first-only", action="store_true", help="stop at the first that fails")
     parser.add_argument("--promise", default="", help="count breaks of this one alone, like I4")
+    parser.add_argument("--output", type=Path, help="keep the figures in this file, as JSON")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     return parser
+
+
+def _keep(
+    options: argparse.Namespace,
+    classes: Counter[str],
+    steps: int,
+    broken: Sequence[Run],
+    seconds: float,
+) -> None:
+    figures = {
+        "writer": options.writer,
+        "first_seed": options.first,
+        "seeds": dict(sorted(classes.items())),
+        "steps": steps,
+        "broken": [[run.seed, run.promise] for run in broken],
+        "seconds": round(seconds, 1),
+    }
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(json.dumps(figures, indent=2) + "\n")
 
 
 def _run_one(options: argparse.Namespace) -> int:
