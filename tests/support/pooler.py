@@ -1,64 +1,81 @@
-"""What a pooler does to a session, as far as a client can see: it greets with a number of its own.
-
-PgBouncer answers the login by itself and sends a process id that is none of the server's; which
-server process runs a statement, the client learns only by asking.
-"""
+"""A real PgBouncer in transaction mode before the test's server, where one is installed."""
 
 from __future__ import annotations
 
+import os
+import shutil
 import socket
-import struct
+import subprocess
+import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
-from threading import Thread
-from urllib.parse import urlsplit
+from contextlib import contextmanager
+from pathlib import Path
 
-_KEY_DATA = b"K\x00\x00\x00\x0c"
-_OWN_PROCESS_ID = struct.pack(">i", 4242)
+import sqlalchemy as sa
+
+PROGRAM = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin:/usr/local/sbin")
+_START_SECONDS = 20.0
 
 
 @contextmanager
-def pooled(url: str) -> Iterator[str]:
-    """*url* by way of something that greets with another process id than the server's."""
-    parts = urlsplit(url)
-    listener = socket.create_server(("127.0.0.1", 0))
-    threads: list[Thread] = []
+def pooled(url: str, *, server_connections: int = 3) -> Iterator[str]:
+    """The address of the database at *url* through a pooler.
 
-    def accept() -> None:
-        while True:
-            try:
-                client, _ = listener.accept()
-            except OSError:
-                return
-            server = socket.create_connection((parts.hostname or "", parts.port or 0))
-            for end, other, greets in ((client, server, False), (server, client, True)):
-                threads.append(Thread(target=_forward, args=(end, other, greets), daemon=True))
-                threads[-1].start()
+    Every transaction gets whichever of the few server connections is free, so that nothing of a
+    session's can be relied on from one to the next.
+    """
+    assert PROGRAM is not None
+    server = sa.make_url(url)
+    with tempfile.TemporaryDirectory(prefix="pooler-") as name, _free_port() as port:
+        folder = Path(name)
+        (folder / "users").write_text(f'"{server.username}" "{server.password}"\n')
+        (folder / "pooler.ini").write_text(
+            f"""[databases]
+{server.database} = host={server.host} port={server.port} dbname={server.database}
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {port}
+unix_socket_dir =
+auth_type = plain
+auth_file = {folder / "users"}
+pool_mode = transaction
+default_pool_size = {server_connections}
+max_client_conn = 200
+ignore_startup_parameters = extra_float_digits
+logfile = {folder / "log"}
+"""
+        )
+        command = [PROGRAM, str(folder / "pooler.ini")]
+        if os.geteuid() == 0:  # it refuses to run as root
+            for path in (folder, *folder.iterdir()):
+                shutil.chown(path, "nobody")
+            command[1:1] = ["-u", "nobody"]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            _await(port, process)
+            yield server.set(host="127.0.0.1", port=port).render_as_string(hide_password=False)
+        finally:
+            process.terminate()
+            process.wait(_START_SECONDS)
 
-    accepting = Thread(target=accept, daemon=True)
-    with closing(listener):
-        accepting.start()
-        port = listener.getsockname()[1]
-        yield url.replace(f":{parts.port}/", f":{port}/")
-        listener.shutdown(socket.SHUT_RDWR)
-    accepting.join()
-    for thread in threads:
-        thread.join()
+
+@contextmanager
+def _free_port() -> Iterator[int]:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port: int = taken.getsockname()[1]
+    yield port
 
 
-def _forward(end: socket.socket, other: socket.socket, greets: bool) -> None:
-    with closing(end):
-        while True:
-            try:
-                chunk = end.recv(65_536)
-            except OSError:
-                chunk = b""
-            if not chunk:
-                break
-            if greets and _KEY_DATA in chunk:
-                before, _, behind = chunk.partition(_KEY_DATA)
-                chunk, greets = before + _KEY_DATA + _OWN_PROCESS_ID + behind[4:], False
-            with suppress(OSError):
-                other.sendall(chunk)
-        with suppress(OSError):
-            other.shutdown(socket.SHUT_RDWR)
+def _await(port: int, process: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + _START_SECONDS
+    while time.monotonic() < end:
+        assert process.poll() is None, "the pooler has ended"
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    raise AssertionError("the pooler does not listen")
