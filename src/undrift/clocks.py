@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Callable
 from uuid import uuid4
+from weakref import WeakValueDictionary
 
 Clock = Callable[[], float]
 """Seconds that only grow."""
@@ -30,14 +31,30 @@ def new_holder() -> str:
     return f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:12]}"
 
 
-def is_gone(holder: str) -> bool:
-    """Whether *holder* certainly runs no more: a process of this host that is not there.
+_at_work: WeakValueDictionary[str, object] = WeakValueDictionary()
 
-    In doubt it is there. A wrong answer costs a text embedded twice, nothing else.
+
+def begin_work(holder: str, worker: object) -> None:
+    """Let *holder* be at work until *worker* ends its work or is forgotten."""
+    _at_work[holder] = worker
+
+
+def end_work(holder: str) -> None:
+    """Let *holder* be gone: it holds nothing that anybody has to wait for."""
+    _at_work.pop(holder, None)
+
+
+def is_gone(holder: str) -> bool:
+    """Whether *holder* certainly works no more: a process of this host that is not there.
+
+    Or one of this very process that has ended its work, and may not have been able to say so. In
+    doubt it is there. A wrong answer costs a text embedded twice, nothing else.
     """
     host, _, rest = holder.rpartition(":")[0].rpartition(":")
     if host != socket.gethostname() or not rest.isdigit():
         return False
+    if int(rest) == os.getpid():
+        return holder not in _at_work
     try:
         os.kill(int(rest), 0)
     except ProcessLookupError:

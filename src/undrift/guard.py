@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from undrift.errors import ConfigError, SafetyStop
 from undrift.state import DeleteUsage, State
@@ -108,6 +108,10 @@ class DeleteGuard:
 class Budget(Protocol):
     """Decides on deletes right before they are made."""
 
+    @property
+    def counts_replaced(self) -> bool:
+        """Whether a record counts whose owner gets another one of its kind for it."""
+
     def take(self, deletes: Mapping[str, Mapping[str, int]]) -> Mapping[str, SafetyStop]:
         """Take *deletes* from what remains.
 
@@ -128,6 +132,7 @@ class DeleteBudget:
     """
 
     remaining: int
+    counts_replaced: ClassVar[bool] = True
 
     def take(self, deletes: Mapping[str, Mapping[str, int]]) -> Mapping[str, SafetyStop]:
         """See `Budget.take`."""
@@ -149,7 +154,8 @@ class RollingBudget:
     """What programs may delete within 24 hours, all of them together; kept in the state.
 
     More than half of the managed records, or of one kind's, and more than 20, wait for a person. So
-    does every delete while the source lists nobody at all.
+    does every delete while the source lists nobody at all. A record that another one of its kind
+    takes the place of is an edit: where a name is the key, every new name is one.
 
     Attributes:
         has_owners: whether the source lists anybody; asked when there is something to delete.
@@ -157,6 +163,7 @@ class RollingBudget:
 
     state: State
     has_owners: Callable[[], bool]
+    counts_replaced: ClassVar[bool] = False
 
     def take(self, deletes: Mapping[str, Mapping[str, int]]) -> Mapping[str, SafetyStop]:
         """See `Budget.take`. Where not all of a page may go, each owner is asked for alone."""
@@ -179,6 +186,26 @@ class RollingBudget:
         return self.state.spend_deletes(
             planned, lambda usage: why_not or allow_deletes(usage, planned)
         )
+
+
+@dataclass(slots=True)
+class ReaderBudget:
+    """What a heal may delete of its one owner: the rolling budget's, and half of what there is.
+
+    Attributes:
+        managed: the owner's records by kind, before.
+    """
+
+    rolling: RollingBudget
+    managed: Mapping[str, int] = field(default_factory=dict)
+    counts_replaced: ClassVar[bool] = False
+
+    def take(self, deletes: Mapping[str, Mapping[str, int]]) -> Mapping[str, SafetyStop]:
+        """See `Budget.take`."""
+        usage = DeleteUsage(spent={}, managed=self.managed)
+        alone = {owner: allow_deletes(usage, kinds) for owner, kinds in deletes.items()}
+        refused = {owner: _waiting(why) for owner, why in alone.items() if why is not None}
+        return refused or self.rolling.take(deletes)
 
 
 def allow_deletes(usage: DeleteUsage, planned: Mapping[str, int]) -> str | None:

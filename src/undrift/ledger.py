@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
 
+from undrift import clocks
 from undrift.clocks import Clock, Sleep, awake_or_not, is_gone, new_holder
 from undrift.errors import ConfigError, StateMismatch, StateUnavailable, Superseded
 from undrift.fingerprint import FORMAT
@@ -45,7 +46,7 @@ def config_digest(mapping: SourceMapping, *, model: str) -> str:
     return hashlib.blake2b(described.encode(), digest_size=16).hexdigest()
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, weakref_slot=True)
 class Ledger:
     """One worker's view of the state.
 
@@ -77,6 +78,9 @@ class Ledger:
     _standing: Standing | None = None
     _renewed_at: float = 0.0
     _lock: Lock = field(default_factory=Lock)
+
+    def __post_init__(self) -> None:
+        clocks.begin_work(self.holder, self)
 
     @property
     def store_class(self) -> StoreClass:
@@ -245,6 +249,11 @@ class Ledger:
             self._renewed_at = now
             held = sorted(self._held)
         self.state.renew(held, self.holder, self.lease_seconds)
+
+    def end(self) -> None:
+        """Give up all leases, and let others take over what could not be given up."""
+        clocks.end_work(self.holder)
+        self.release()
 
     def gave_up(self, owners: Iterable[str]) -> None:
         """Remember that *owners* are not leased to this worker any more."""

@@ -346,6 +346,8 @@ class Repairer:
             if publication.gone and repair.diff is not None:
                 kinds = {stamp.vector_id: stamp.kind for stamp in repair.diff.deletes}
                 deletes[owner] = Counter(kinds[gone] for gone in publication.gone)
+                if not self._budget.counts_replaced:
+                    deletes[owner] -= Counter(entity.kind for entity in repair.diff.missing)
         return self._budget.take(deletes) if deletes else {}
 
     def _verify(self, repairs: Iterable[Repair], *, is_last: bool) -> None:

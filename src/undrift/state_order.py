@@ -362,7 +362,7 @@ class StateOrder:
 
     def close(self) -> None:
         """Give up all leases."""
-        self._ledger.release()
+        self._ledger.end()
 
     def _acknowledgement(self, end: Conclusion, look: OrderedLook) -> Acknowledgement:
         return Acknowledgement(

@@ -19,7 +19,14 @@ from undrift.errors import (
 )
 from undrift.events import DeletesHeld, Listener, RepairStarted, SyncEvent, ignore
 from undrift.fleet import PageFailures, fleet_pages, is_outage, pages_of
-from undrift.guard import Budget, DeleteBudget, DeleteGuard, DeleteLimit, RollingBudget
+from undrift.guard import (
+    Budget,
+    DeleteBudget,
+    DeleteGuard,
+    DeleteLimit,
+    ReaderBudget,
+    RollingBudget,
+)
 from undrift.ledger import Ledger
 from undrift.look import Sides
 from undrift.model import Cost, Outcome, SyncReport
@@ -157,10 +164,12 @@ class Synchronizer:
             return repairs[0].report(against=self._sides.against)
 
     def _sync_within_budget(self, owner_id: str, ledger: Ledger) -> SyncReport:
-        budget = RollingBudget(ledger.state, lambda: any(self._sides.source.owner_pages(1)))
+        rolling = RollingBudget(ledger.state, lambda: any(self._sides.source.owner_pages(1)))
+        budget = ReaderBudget(rolling)
         with closing(self._order):
             repairer = self._repairer(with_deletes=True, budget=budget)
             repairs = repairer.start([owner_id], waits=True)
+            budget.managed = repairs[0].before.store
             repairer.run(repairs)
             return repairs[0].report(against=self._sides.against)
 

@@ -15,7 +15,7 @@ from hashlib import blake2b
 
 from undrift.changes import ChangeFeed
 from undrift.embedding import TextEmbedder
-from undrift.errors import Superseded, UndriftError, UnknownStateError
+from undrift.errors import ConfigError, Superseded, UndriftError, UnknownStateError
 from undrift.events import Listener, ignore
 from undrift.fingerprint import vector_id
 from undrift.fleet import PAGE_OWNERS
@@ -129,12 +129,27 @@ class Watcher:
         """
         state, ledger = self._ledger.state, self._ledger
         if self._feed is not None:
-            self._feed.drain(MAX_MARKS, state.mark, state.mark_everyone)
+            self._take_marks(self._feed)
         dirty = state.claim_dirty(ledger.holder, self._options.batch_owners, ledger.lease_seconds)
         if dirty:
             self._sync({owner.owner_id: owner.attempts for owner in dirty})
         self._look_after(is_idle=not dirty)
         return len(dirty)
+
+    def _take_marks(self, feed: ChangeFeed) -> None:
+        state = self._ledger.state
+        try:
+            feed.drain(MAX_MARKS, state.mark, state.mark_everyone)
+        except ConfigError as exc:
+            # Freshness is lost and nothing else; a service that ended would not come back.
+            _log.warning(
+                "%s: %s From now on changes are found by the scrub alone.",
+                exc.what,
+                exc.why,
+                extra={"action": "watch.no_triggers"},
+            )
+            self._feed = None
+            state.mark_everyone()
 
     # --- one step -----------------------------------------------------------------------------
 

@@ -40,6 +40,7 @@ def _not_testing() -> Iterator[None]:
 # --- beside others ------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("without_leases")
 @pytest.mark.parametrize("pause_at", ["sync.looked", "sync.embedded", "sync.published"])
 def test_a_heal_beside_another_processes_sync_of_the_same_owner_converges(
     world: World, pause_at: str

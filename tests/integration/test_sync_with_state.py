@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from pathlib import Path
 from threading import Barrier, Thread
 
 import pytest
@@ -429,3 +433,58 @@ def test_a_store_of_ones_own_without_a_state_is_synced_as_it_is(world: World) ->
         assert sides.sync(1).is_in_sync
         assert sides.sync(1).skipped
     world.assert_store_holds({"1": ANN})
+
+
+# --- a watch that lives long ----------------------------------------------------------------------
+
+
+def test_a_source_file_that_is_replaced_is_read_anew(sqlite: World, tmp_path: Path) -> None:
+    """As by a restore; what a long-lived program opened before is another file's content."""
+    with Workshop(sqlite) as workshop:
+        sqlite.put_all({"1": ANN, "2": BOB})
+        watcher = workshop.watcher()
+        workshop.state.mark(["1", "2"])
+        assert watcher.step() == 2
+        file = Path(sqlite.source_url.removeprefix("sqlite:///"))
+        restored = tmp_path / "restored.db"
+        shutil.copy(file, restored)
+        with closing(sqlite3.connect(restored)) as other, other:
+            other.execute("UPDATE profiles SET filtered_data = ?", [json.dumps(BOB)])
+        restored.replace(file)
+        workshop.state.mark(["1", "2"])
+        assert watcher.step() == 2
+        sqlite.assert_store_holds({"1": BOB, "2": BOB})
+
+
+def test_triggers_that_are_removed_end_no_watch(world: World) -> None:
+    """Freshness is lost; the scrub goes on."""
+    world.bring_in_sync({"1": ANN})
+    with Undrift(
+        source=world.source_url, store=world.store_url, embedder=world.embedder, heal=NO_HEALING
+    ) as sides:
+        sides.triggers.install()
+        removed: list[bool] = []
+
+        def is_over() -> bool:
+            if not removed:
+                sides.triggers.remove()
+                removed.append(True)
+                world.put(1, BOB)
+            return sides.check(1).is_in_sync
+
+        sides.watch(is_over=is_over)
+    world.assert_store_holds({"1": BOB})
+
+
+def test_edits_that_give_a_record_a_new_key_are_not_taken_for_deletes(workshop: Workshop) -> None:
+    """Where the name is the key, every new name is a delete and a write."""
+    world = workshop.world
+    everybody = {str(n): {"skills": [f"skill {n}.{k}" for k in range(4)]} for n in range(1, 16)}
+    world.put_all(everybody)
+    list(workshop.synchronizer().sync_all())
+    renamed = {o: {"skills": [f"new {o}.{k}" for k in range(4)]} for o in everybody}
+    world.put_all(renamed)
+    workshop.state.mark(list(everybody))
+    assert workshop.watcher().step() == 15
+    assert not workshop.state.summary().deletes_waiting
+    world.assert_store_holds(renamed)

@@ -44,7 +44,9 @@ class TimedFormatter(logging.Formatter):
         parts = [timestamp(record.created), record.levelname, record.getMessage()]
         told = {"action", "owner", "outcome"}  # by the message
         parts.extend(f"{k}={v}" for k, v in fields_of(record).items() if k not in told)
-        return " ".join(parts)
+        line = " ".join(parts)
+        # An id may hold anything; a line break in it must not make a line of its own.
+        return line if line.isprintable() else line.encode("unicode_escape").decode("ascii")
 
 
 class JsonFormatter(logging.Formatter):

@@ -111,11 +111,11 @@ class Database:
         """Which database this is, and whether it is the primary.
 
         A PostgreSQL is told by the identifier that `initdb` gave its cluster, which standbys share,
-        and so does a copy of the whole cluster; a file by its real path.
+        and so does a copy of the whole cluster; a file by its name, as folders may be moved.
         """
         if not self.is_postgres:
-            path = os.path.realpath(self.url.database or "")
-            return Origin(is_standby=False, identity=path)
+            name = os.path.basename(os.path.realpath(self.url.database or ""))
+            return Origin(is_standby=False, identity=name)
         with self.snapshot() as connection:
             is_standby, database, may_ask = connection.execute(_ORIGIN).one()
             if not may_ask:
@@ -370,6 +370,17 @@ def _sqlite(url: URL) -> Engine:
         "sqlite://", creator=_opener(path), poolclass=sa.QueuePool, hide_parameters=True
     )
 
+    # A path may come to mean another file, as after a restore; what was opened before shows the old
+    # one for as long as it is open.
+    @sa.event.listens_for(engine, "connect")
+    def _remember(dbapi: object, record: sa.pool.ConnectionPoolEntry) -> None:
+        record.info["file"] = _file_id(path)
+
+    @sa.event.listens_for(engine, "checkout")
+    def _compare(dbapi: object, record: sa.pool.ConnectionPoolEntry, proxy: object) -> None:
+        if record.info.get("file") != _file_id(path):
+            raise sa.exc.DisconnectionError
+
     # sqlite3 opens no transaction for reads by itself; without BEGIN every statement would see a
     # state of its own.
     @sa.event.listens_for(engine, "begin")
@@ -377,6 +388,14 @@ def _sqlite(url: URL) -> Engine:
         connection.exec_driver_sql("BEGIN")
 
     return own_after_fork(engine)
+
+
+def _file_id(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _opener(path: Path) -> Callable[[], sqlite3.Connection]:
