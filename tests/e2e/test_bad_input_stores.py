@@ -119,7 +119,7 @@ def reader_shell(postgres_shell: Shell, postgres_server: PostgresServer) -> Iter
     drifted(postgres_shell)
     postgres_server.create_role(ROLE, "secret-of-the-reader")
     postgres_shell.source.run(f"GRANT USAGE ON SCHEMA undrift TO {ROLE}")
-    postgres_shell.source.run(f"GRANT SELECT ON undrift.vectors TO {ROLE}")
+    postgres_shell.source.run(f"GRANT SELECT ON ALL TABLES IN SCHEMA undrift TO {ROLE}")
     yield postgres_shell
     postgres_shell.source.run(f"DROP OWNED BY {ROLE}")
 
@@ -129,12 +129,12 @@ def reader_shell(postgres_shell: Shell, postgres_server: PostgresServer) -> Iter
     [
         (
             "SELECT 1",
-            "The vector store's role may not write",
-            f'GRANT SELECT, INSERT, UPDATE, DELETE ON "undrift"."vectors" TO "{ROLE}"',
+            "The state's role may not write",
+            '"undrift"."owner_state"',
         ),
         (
             f"ALTER ROLE {ROLE} SET default_transaction_read_only = on",
-            "The vector store is read-only",
+            "The state's database is read-only",
             "with a role whose transactions may write",
         ),
     ],

@@ -7,6 +7,7 @@ record is dated by what its sender's last complete read of the source showed.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -101,6 +102,7 @@ class Oracle:
         self._past: dict[str, tuple[list[int], list[Content | None]]] = {}
         self._written: dict[str, int] = {}
         self._deletes: list[float] = []
+        self._renewed: Counter[tuple[str, str]] = Counter()
         self.managed = 0
         self.changes = 0
         self.is_order_lost = False
@@ -126,8 +128,13 @@ class Oracle:
             raise Violation("I7", f"{sender.session.name} touched {owner_id}, who is not its")
         self._judge_deletion(sender, owner_id, identity, before, after)
         self._judge_order(sender, owner_id, identity, vector_id, before, after)
-        if before is not None and not before.is_tombstone and (after is None or after.is_tombstone):
-            self._judge_guard(sender, owner_id, self._written.get(vector_id, 0))
+        was_there, is_there = (
+            stored is not None and not stored.is_tombstone for stored in (before, after)
+        )
+        if is_there and not was_there:
+            self._renewed[owner_id, stamp.kind] += 1
+        if was_there and not is_there:
+            self._judge_guard(sender, owner_id, stamp.kind, self._written.get(vector_id, 0))
         self._written[vector_id] = self._step()
         self.changes += 1
 
@@ -177,11 +184,15 @@ class Oracle:
                 f"{_name(owner_id, identity)}: content of step {date} replaced that of {newest}",
             )
 
-    def _judge_guard(self, sender: Sender, owner_id: str, written: int) -> None:
+    def _judge_guard(self, sender: Sender, owner_id: str, kind: str, written: int) -> None:
         """Programs delete no more than half of everything within a day, or a few.
 
-        A record that was written after the look is none that the program meant to delete.
+        A record that was written after the look is none that the program meant to delete, and one
+        that the owner got another one of its kind for is an edit.
         """
+        if self._renewed[owner_id, kind]:
+            self._renewed[owner_id, kind] -= 1
+            return
         if written > sender.looks.get(owner_id, 0):
             return
         is_bound = self._has_strict_order and self.has_steady_clock and not self.is_order_lost
