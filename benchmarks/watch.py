@@ -127,7 +127,8 @@ def await_clean(connection: psycopg.Connection, *, longest: float = 120.0) -> fl
     while time.monotonic() - began < longest:
         marks = connection.execute("SELECT count(*) FROM undrift.change").fetchone()
         dirty = connection.execute(
-            "SELECT count(*) FROM undrift.owner_state WHERE generation > synced_generation"
+            "SELECT count(*) FROM undrift.owner_state JOIN undrift.state_standing USING (scope) "
+            "WHERE generation > synced_generation OR owner_state.round < state_standing.round"
         ).fetchone()
         if marks == dirty == (0,):
             return time.monotonic() - began
