@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
+from undrift.adoption import Adoption
 from undrift.model import Stamp
 
 if TYPE_CHECKING:  # the state and its values, which need no numbers, come through here too
@@ -189,6 +190,8 @@ class Capabilities:
             0 if the store has no transactions.
         many_processes: several processes may use the store at once.
         exact_owner_search: a search returns the true nearest records of the owner.
+        exact_vectors: a vector is stored bit for bit; else it is rounded, or scaled to length 1.
+        adoption: set where records are managed that another program wrote.
         why_not: for each promise that is not made, the reason.
     """
 
@@ -196,6 +199,8 @@ class Capabilities:
     atomic_records: int
     many_processes: bool = True
     exact_owner_search: bool = True
+    exact_vectors: bool = True
+    adoption: Adoption | None = None
     why_not: Mapping[str, str]
 
 

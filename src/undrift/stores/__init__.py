@@ -3,72 +3,146 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
-from urllib.parse import unquote
+from importlib import import_module
+from typing import NamedTuple, Protocol
 
-from undrift.errors import ConfigError
+from undrift.adoption import StoreFields
+from undrift.errors import ConfigError, UnsupportedError
 from undrift.ports import VectorStore
 
-_SCHEMES = ("postgresql", "sqlite")
-_SPELLINGS = {"postgres": "postgresql"}
+
+class _OpenAt(Protocol):
+    """What every adapter's module has under the name ``open_at``."""
+
+    def __call__(
+        self, url: str, *, namespace: str, keep_text: bool, fields: StoreFields | None
+    ) -> VectorStore: ...
 
 
-def open_store(url: str, *, namespace: str = "default", keep_text: bool = True) -> VectorStore:
+class _Adapter(NamedTuple):
+    """How a scheme is served.
+
+    Attributes:
+        module: below this package.
+        drivers: the packages it imports.
+        name: the database's, for people.
+        extra: of undrift's, which installs the drivers.
+        example: of an address.
+        adopts: whether it manages collections of other programs.
+    """
+
+    module: str
+    drivers: tuple[str, ...]
+    name: str
+    extra: str
+    example: str
+    adopts: bool = False
+
+
+_ADAPTERS = {
+    "sqlite": _Adapter("sqlite", (), "SQLite", "", "sqlite:///vectors.db"),
+    "postgresql": _Adapter(
+        "pgvector", ("psycopg",), "PostgreSQL", "postgres", "postgresql://user@host/db"
+    ),
+    "qdrant+http": _Adapter(
+        "qdrant", ("qdrant_client",), "Qdrant", "qdrant", "qdrant+http://host:6333/collection"
+    ),
+    "qdrant+https": _Adapter(
+        "qdrant", ("qdrant_client",), "Qdrant", "qdrant", "qdrant+https://host:6333/collection"
+    ),
+    "qdrant+file": _Adapter(
+        "qdrant_edge",
+        ("qdrant_edge",),
+        "Qdrant's engine",
+        "qdrant-edge",
+        "qdrant+file:///folder/collection",
+    ),
+    "chroma+http": _Adapter(
+        "chroma", ("chromadb",), "Chroma", "chroma", "chroma+http://host:8000/collection"
+    ),
+    "chroma+https": _Adapter(
+        "chroma", ("chromadb",), "Chroma", "chroma", "chroma+https://host:8000/collection"
+    ),
+    "chroma+file": _Adapter(
+        "chroma", ("chromadb",), "Chroma", "chroma", "chroma+file:///folder/collection"
+    ),
+    "lancedb": _Adapter(
+        "lancedb", ("lancedb", "pyarrow"), "LanceDB", "lancedb", "lancedb:///folder?table=vectors"
+    ),
+    "redis": _Adapter("redis", ("redis",), "Redis", "redis", "redis://host:6379/0?index=undrift"),
+    "rediss": _Adapter("redis", ("redis",), "Redis", "redis", "rediss://host:6379/0?index=undrift"),
+}
+_SPELLINGS = {"postgres": "postgresql", "valkey": "redis", "valkeys": "rediss"}
+
+
+def open_store(
+    url: str,
+    *,
+    namespace: str = "default",
+    keep_text: bool = True,
+    fields: StoreFields | None = None,
+) -> VectorStore:
     """The store at *url*. Nothing is connected to, and nothing created, before its first call.
 
     Args:
         url: ``sqlite:///file.db`` (``sqlite:////`` for an absolute path, ``?mode=ro`` to only
-            read, ``%3F`` for a question mark), or ``postgresql://…[?table=schema.table&…]``.
+            read, ``%3F`` for a question mark), ``postgresql://…[?table=schema.table&…]``, or that
+            of another store; docs/reference/stores.md has them all.
         namespace: whose records are managed.
         keep_text: False stores neither texts nor metadata.
+        fields: where the parts of a stamp are found, in a collection that another program filled.
 
     Raises:
         ConfigError: no adapter for the scheme, a malformed URL, or a missing driver.
+        UnsupportedError: the adapter does not manage collections of other programs.
     """
-    scheme, separator, rest = url.partition("://")
-    # SQLAlchemy's spelling names a driver as well, which says nothing about the store.
-    name = scheme.lower().partition("+")[0]
-    name = _SPELLINGS.get(name, name)
-    if separator and name == "sqlite":
-        return _open_sqlite(rest, namespace, keep_text)
-    if separator and name == "postgresql":
-        return _open_pgvector(url, namespace, keep_text)
-    raise _unknown_scheme(name if separator else "")
-
-
-def _open_sqlite(rest: str, namespace: str, keep_text: bool) -> VectorStore:
-    from undrift.stores.sqlite import SqliteStore
-
-    path, _, query = rest.partition("?")
-    if not path.startswith("/") or path in ("/", "/:memory:") or query not in ("", "mode=ro"):
-        raise ConfigError(
-            "The vector store's URL is malformed",
-            why=f"sqlite://{rest} is not of the form sqlite:///file.db or sqlite:////folder/f.db "
-            "(?mode=ro may follow); a database in memory would be lost with the process.",
-            fix="correct VECTOR_URL",
+    scheme, separator = scheme_of(url), "://" in url
+    adapter = _ADAPTERS.get(scheme) if separator else None
+    if adapter is None:
+        raise _unknown_scheme(scheme if separator else "")
+    if fields is not None and not adapter.adopts:
+        raise UnsupportedError(
+            f"undrift does not adopt collections in {adapter.name}",
+            why="[store.fields] says that another program filled it, and this adapter manages "
+            "only what undrift itself has written.",
+            fix="leave [store.fields] out of undrift.toml and name a new place in VECTOR_URL",
         )
-    return SqliteStore(
-        unquote(path[1:]), namespace=namespace, keep_text=keep_text, read_only=query == "mode=ro"
-    )
+    open_at: _OpenAt = _imported(adapter).open_at
+    return open_at(url, namespace=namespace, keep_text=keep_text, fields=fields)
 
 
-def _open_pgvector(url: str, namespace: str, keep_text: bool) -> VectorStore:
+def scheme_of(url: str) -> str:
+    """The scheme of *url* as adapters are found by it, whatever its spelling."""
+    scheme = url.partition("://")[0].lower()
+    # SQLAlchemy's spelling names a driver as well, which says nothing about the store.
+    name = scheme.partition("+")[0]
+    name = _SPELLINGS.get(name, name)
+    return name if name in _ADAPTERS else scheme
+
+
+def _imported(adapter: _Adapter) -> _Module:
     try:
-        from undrift.stores.pgvector import PgvectorStore
+        module: _Module = import_module(f"undrift.stores.{adapter.module}")
     except ImportError as error:  # psycopg raises a nameless one when it finds no libpq
-        if error.name is not None and error.name.partition(".")[0] != "psycopg":
+        missing = (error.name or "").partition(".")[0]
+        if missing and missing not in adapter.drivers:
             raise
         raise ConfigError(
-            "The driver for PostgreSQL is not installed",
-            why=f"psycopg cannot be imported ({error}).",
-            fix="pip install 'undrift[postgres]'",
+            f"The driver for {adapter.name} is not installed",
+            why=f"{adapter.drivers[0]} cannot be imported ({error}).",
+            fix=f"pip install 'undrift[{adapter.extra}]'",
         ) from error
-    return PgvectorStore(url, namespace=namespace, keep_text=keep_text)
+    return module
+
+
+class _Module(Protocol):
+    open_at: _OpenAt
 
 
 def _unknown_scheme(scheme: str) -> ConfigError:
-    nearest = get_close_matches(scheme, (*_SCHEMES, *_SPELLINGS), n=1)
+    nearest = get_close_matches(scheme, (*_ADAPTERS, *_SPELLINGS), n=1)
     hint = f"did you mean {nearest[0]}://? " if nearest else ""
-    known = ", ".join(f"{known}://" for known in _SCHEMES)
+    known = ", ".join(f"{known}://" for known in _ADAPTERS)
     return ConfigError(
         "No vector store for this URL",
         # The rest of the URL is not shown, as it may hold a password.

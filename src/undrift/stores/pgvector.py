@@ -20,6 +20,7 @@ import psycopg
 from psycopg import Connection
 from psycopg.rows import TupleRow
 
+from undrift.adoption import StoreFields
 from undrift.errors import DimensionMismatch
 from undrift.failpoints import reach
 from undrift.fingerprint import is_storable_id
@@ -76,6 +77,14 @@ _PASSING = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure
 
 # Two processes that create the store do it one after the other ("undrift" in ASCII).
 _LOCK_CREATION = f"SELECT pg_advisory_xact_lock({0x756E6472696674})"
+
+
+def open_at(
+    url: str, *, namespace: str, keep_text: bool, fields: StoreFields | None
+) -> PgvectorStore:
+    """The store at ``postgresql://…``; see `PgvectorStore`."""
+    del fields  # not adopted yet
+    return PgvectorStore(url, namespace=namespace, keep_text=keep_text)
 
 
 class PgvectorStore:

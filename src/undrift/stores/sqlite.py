@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from urllib.parse import unquote
 
+from undrift.adoption import StoreFields
 from undrift.errors import ConfigError, DimensionMismatch
 from undrift.failpoints import reach
 from undrift.fingerprint import is_storable_id
@@ -50,6 +52,29 @@ SEARCH_ROWS = 4_096
 
 # A transaction has no limit; this is what one call can reasonably hold in memory.
 _ATOMIC_RECORDS = 1_000_000
+
+
+def open_at(
+    url: str, *, namespace: str, keep_text: bool, fields: StoreFields | None
+) -> SqliteStore:
+    """The store at ``sqlite:///file.db[?mode=ro]``.
+
+    Raises:
+        ConfigError: the URL is malformed.
+    """
+    del fields  # a file is never somebody else's collection
+    rest = url.partition("://")[2]
+    path, _, query = rest.partition("?")
+    if not path.startswith("/") or path in ("/", "/:memory:") or query not in ("", "mode=ro"):
+        raise ConfigError(
+            "The vector store's URL is malformed",
+            why=f"sqlite://{rest} is not of the form sqlite:///file.db or sqlite:////folder/f.db "
+            "(?mode=ro may follow); a database in memory would be lost with the process.",
+            fix="correct VECTOR_URL",
+        )
+    return SqliteStore(
+        unquote(path[1:]), namespace=namespace, keep_text=keep_text, read_only=query == "mode=ro"
+    )
 
 
 class SqliteStore:

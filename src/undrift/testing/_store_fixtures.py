@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from undrift.model import Stamp
-from undrift.ports import Record, Vectors, VectorStore
+from undrift.ports import Record, StoreClass, Vectors, VectorStore
 from undrift.testing.builders import DIMENSION, records
 from undrift.testing.store_process import StoreProcess, opener_named
 
@@ -129,6 +129,27 @@ class StoreFixtures(ABC):
         """Skip the test if *store* declares that it does not make *promise*."""
         if not getattr(store.capabilities, promise):
             pytest.skip(f"{promise}: {store.capabilities.why_not[promise]}")
+
+    def need_order(self, store: VectorStore) -> None:
+        """Skip the test if *store* cannot keep out what another process sends late."""
+        if store.capabilities.store_class is StoreClass.NEITHER:
+            pytest.skip(f"store_class N: {store.capabilities.why_not['store_class']}")
+
+    def assert_stored(self, store: VectorStore, location: str, written: Record) -> None:
+        """Compare the vector that is stored with what was written, as *store* promises it."""
+        found = self.stored_vector(location, written.stamp.vector_id)
+        assert found.dtype == np.float32
+        assert written.embedding is not None
+        if store.capabilities.exact_vectors:
+            assert found.tobytes() == written.embedding.tobytes()
+        else:
+            assert cosine(found, written.embedding) == pytest.approx(1.0, abs=1e-3)
+
+
+def cosine(one: Vectors, other: Vectors) -> float:
+    """How alike two vectors are, whatever their lengths."""
+    lengths = np.linalg.norm(one.astype(float)) * np.linalg.norm(other.astype(float))
+    return float(one.astype(float) @ other.astype(float) / lengths)
 
 
 def stamps_of(written: Sequence[Record]) -> set[Stamp]:

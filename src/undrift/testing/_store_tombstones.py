@@ -6,7 +6,6 @@ import random
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
 import pytest
 
 from undrift.errors import WriteFailed
@@ -147,8 +146,7 @@ class TombstoneContract(ClaimableFixtures):
             assert enumerated(claimable, "1") == stamps_of([late])
             assert found_by_search(claimable) == stamps_of([late])
             assert buried_in(claimable, "1") == set()
-            found = self.stored_vector(location, late.stamp.vector_id)
-            np.testing.assert_array_equal(found, late.embedding)
+            self.assert_stored(claimable, location, late)
 
     @pytest.mark.parametrize("version", [1, 2, 3])
     def test_a_tombstone_replaces_only_an_older_record(

@@ -96,6 +96,7 @@ class StoreContract(EnumerationContract, PublishingContract, SearchContract, Pro
             "atomic_records": capabilities.atomic_records > 0,
             "many_processes": capabilities.many_processes,
             "exact_owner_search": capabilities.exact_owner_search,
+            "exact_vectors": capabilities.exact_vectors,
         }
         assert set(capabilities.why_not) == {name for name, is_made in made.items() if not is_made}
         assert all(capabilities.why_not.values())
