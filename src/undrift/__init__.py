@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 if TYPE_CHECKING:
+    from undrift.adoption import Field, StoreFields
     from undrift.aio import AsyncUndrift
     from undrift.api import Undrift
     from undrift.changes import ChangeStatus
@@ -64,8 +65,15 @@ if TYPE_CHECKING:
         SyncStatus,
     )
     from undrift.ports import StoreClass
-    from undrift.search_index import IndexParameters, IndexProgress, IndexState, IndexStatus
+    from undrift.search_index import (
+        IndexParameters,
+        IndexProgress,
+        IndexState,
+        IndexStatus,
+        IndexType,
+    )
     from undrift.service import StateInfo, SyncState
+    from undrift.stamping import Stamped
     from undrift.state import (
         Claim,
         DeleteUsage,
@@ -90,6 +98,7 @@ __all__ = [
     "EmbeddingFailed",
     "Entity",
     "EntityId",
+    "Field",
     "Found",
     "Heal",
     "HealPolicy",
@@ -100,6 +109,7 @@ __all__ = [
     "IndexProgress",
     "IndexState",
     "IndexStatus",
+    "IndexType",
     "InvalidDocument",
     "Outcome",
     "OwnerNotFound",
@@ -113,12 +123,14 @@ __all__ = [
     "Setup",
     "SourceUnavailable",
     "Stamp",
+    "Stamped",
     "Standing",
     "StateInfo",
     "StateMismatch",
     "StateSummary",
     "StateUnavailable",
     "StoreClass",
+    "StoreFields",
     "StoreUnavailable",
     "Superseded",
     "SyncReport",
@@ -141,6 +153,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "AsyncUndrift": "undrift.aio",
+    "Field": "undrift.adoption",
+    "StoreFields": "undrift.adoption",
     "Setup": "undrift.connections",
     "Undrift": "undrift.api",
     "ChangeStatus": "undrift.changes",
@@ -167,6 +181,8 @@ _HOMES = {
     "IndexProgress": "undrift.search_index",
     "IndexState": "undrift.search_index",
     "IndexStatus": "undrift.search_index",
+    "IndexType": "undrift.search_index",
+    "Stamped": "undrift.stamping",
     "StateInfo": "undrift.service",
     "SyncState": "undrift.service",
     "Claim": "undrift.state",

@@ -7,7 +7,8 @@ stored: its stamp has an empty fingerprint and the version 0.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 UNSTATED_MODEL = "?"
 """The model of a record that has a vector, but nothing says of which model."""
@@ -25,6 +26,9 @@ class Field:
     path: tuple[str, ...] = ()
     value: str | None = None
 
+    def __post_init__(self) -> None:
+        assert bool(self.path) == (self.value is None)
+
     def __str__(self) -> str:
         return ".".join(self.path) if self.value is None else repr(self.value)
 
@@ -41,6 +45,11 @@ class StoreFields:
         text: the text that was embedded.
         model: the identity of the embedding; without it nobody knows which one filled the
             collection.
+        id: the record's own id, where there is a choice; in a table, else the primary key.
+        vector: the vector, where there are several.
+        stamp: where undrift keeps its stamp, a column or field of JSON; None for the usual place.
+        fixed: what every managed record has, by dotted path, and every new one gets: for tables
+            that hold several collections.
     """
 
     owner: Field
@@ -49,6 +58,10 @@ class StoreFields:
     part: Field | None = None
     text: Field | None = None
     model: Field | None = None
+    id: Field | None = None
+    vector: Field | None = None
+    stamp: Field | None = None
+    fixed: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

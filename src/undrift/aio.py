@@ -22,6 +22,7 @@ from undrift.search_index import (
     ignore_progress,
 )
 from undrift.service import StateInfo, SyncState, never
+from undrift.stamping import Stamped
 from undrift.state import Standing
 from undrift.watch import DEFAULT_WATCH, WatchOptions
 
@@ -162,6 +163,13 @@ class AsyncUndrift:
         async for report in _in_thread(reports):
             yield report
 
+    async def stamp(
+        self, owners: Iterable[Owner] | None = None, *, listener: Listener = ignore
+    ) -> AsyncIterator[Stamped]:
+        """See `Undrift.stamp`."""
+        async for stamped in _in_thread(self._sides.stamp(owners, listener=listener)):
+            yield stamped
+
     async def watch(
         self,
         *,
@@ -217,6 +225,14 @@ class AsyncUndrift:
     ) -> IndexStatus:
         """See `Undrift.build_index`."""
         return await asyncio.to_thread(self._sides.build_index, parameters, listener)
+
+    async def drop_index_ddl(self) -> Sequence[str]:
+        """See `Undrift.drop_index_ddl`."""
+        return await asyncio.to_thread(self._sides.drop_index_ddl)
+
+    async def drop_index(self) -> IndexStatus:
+        """See `Undrift.drop_index`."""
+        return await asyncio.to_thread(self._sides.drop_index)
 
     async def close(self) -> None:
         """See `Undrift.close`."""

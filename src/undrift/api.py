@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from undrift import service
+from undrift.adoption import StoreFields
 from undrift.changes import Triggers
 from undrift.check import check_all, check_owners
 from undrift.config import (
@@ -55,6 +56,7 @@ from undrift.search_index import (
 )
 from undrift.service import StateInfo, SyncState, never
 from undrift.sources import open_source
+from undrift.stamping import Stamped
 from undrift.state import Standing, State
 from undrift.sync import SyncOptions, plan_sync
 from undrift.watch import DEFAULT_WATCH, WatchOptions
@@ -78,6 +80,7 @@ class Undrift:
         mapping: what becomes an entity; None means the career profile's layout.
         namespace: which records of the store belong to this configuration.
         keep_text: whether the store keeps texts and metadata beside the vectors.
+        fields: where the store's records hold what, if another program filled it.
         heal: when `search` and `resolve` may set off a repair; never in a test environment.
 
     Raises:
@@ -100,6 +103,7 @@ class Undrift:
         mapping: SourceMapping | None = None,
         namespace: str = "default",
         keep_text: bool = True,
+        fields: StoreFields | None = None,
         heal: HealPolicy = DEFAULT_POLICY,
     ) -> None:
         self._connections = Connections(
@@ -110,6 +114,7 @@ class Undrift:
             mapping=mapping,
             namespace=namespace,
             keep_text=keep_text,
+            fields=fields,
         )
         self._is_test_environment = is_test_environment()
         self._healer = Healer(self._repaired, heal)
@@ -147,6 +152,7 @@ class Undrift:
             mapping=settings.mapping,
             namespace=settings.namespace,
             keep_text=settings.keep_text,
+            fields=settings.store_fields,
             heal=settings.heal,
         )
         sides._is_test_environment |= settings.environment == "test"
@@ -415,6 +421,28 @@ class Undrift:
         options = _options(force, max_delete, max_embeddings, retry_parked, listener)
         yield from self._connections.synchronizer(options).sync_all()
 
+    def stamp(
+        self, owners: Iterable[Owner] | None = None, *, listener: Listener = ignore
+    ) -> Iterator[Stamped]:
+        """Stamp what another program wrote from the very texts that the source renders to now.
+
+        Nothing is embedded, deleted or otherwise changed; what differs is told and left.
+
+        Args:
+            owners: None for every owner of either side.
+            listener: told about every batch.
+
+        Raises:
+            UnsupportedError: the store was filled by undrift itself, whose records have stamps.
+            ConfigError: a side is not what the configuration says.
+            UnknownStateError: a side cannot be reached, or page after page could not be read.
+
+        Safety:
+            Idempotent; works while it is iterated.
+        """
+        options = SyncOptions(listener=listener)
+        yield from self._connections.stamping(options, None if owners is None else map(str, owners))
+
     # --- continuously -------------------------------------------------------------------------
 
     def watch(
@@ -532,6 +560,29 @@ class Undrift:
             next build replaces.
         """
         return self._connections.search_index().build_index(parameters, listener)
+
+    def drop_index_ddl(self) -> Sequence[str]:
+        """The statements that `drop_index` runs, for people; empty where there is no index.
+
+        Raises:
+            UnsupportedError: the store has none.
+            ConfigError: see `drop_index`.
+        """
+        return self._connections.search_index().drop_index_ddl()
+
+    def drop_index(self) -> IndexStatus:
+        """Drop the index while others read and write, an unfinished one too; never another's.
+
+        Raises:
+            UnsupportedError: the store has none.
+            ConfigError: the store has not been created.
+            TransientError: a build is under way.
+            StoreUnavailable: no definite answer.
+
+        Safety:
+            Idempotent; one that ends early is finished by the next.
+        """
+        return self._connections.search_index().drop_index()
 
     # --- change capture -----------------------------------------------------------------------
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
 
+from undrift.adoption import StoreFields
 from undrift.changes import CapturedSource, ChangeFeed, Triggers
 from undrift.config import (
     EMBEDDED_STORE,
@@ -20,11 +21,13 @@ from undrift.embedders import as_embedder, close_embedder, open_embedder
 from undrift.embedders.adapted import EmbeddingModel
 from undrift.errors import ConfigError, DimensionMismatch, UnsupportedError
 from undrift.events import StoreCreated
+from undrift.fleet import fleet_pages, pages_of
 from undrift.given import GivenSource
 from undrift.ledger import Ledger
 from undrift.look import Sides
 from undrift.mapping import DocumentTable, default_entities
 from undrift.mapping import Mapping as SourceMapping
+from undrift.order import StoreOrder
 from undrift.ports import (
     DocumentEditor,
     EditableSource,
@@ -36,8 +39,10 @@ from undrift.ports import (
 from undrift.render import Renderer
 from undrift.search_index import SearchIndex
 from undrift.sources import open_source
+from undrift.stamping import Stamped, Stamper
 from undrift.state import State
 from undrift.state_access import StateAccess
+from undrift.state_order import StateOrder
 from undrift.stores import open_store
 from undrift.sync import Synchronizer, SyncOptions
 
@@ -80,6 +85,7 @@ class Connections:
         mapping: SourceMapping | None,
         namespace: str,
         keep_text: bool,
+        fields: StoreFields | None,
     ) -> None:
         self.mapping = mapping or SourceMapping(
             documents=DocumentTable(), entities=default_entities()
@@ -97,7 +103,7 @@ class Connections:
             raise missing_store_url(None)
         is_own_store = not isinstance(store, str)
         if isinstance(store, str):
-            store = open_store(store, namespace=namespace, keep_text=keep_text)
+            store = open_store(store, namespace=namespace, keep_text=keep_text, fields=fields)
         self.store = store
         self.states = StateAccess(store, state, is_own_store=is_own_store)
         if isinstance(embedder, str):
@@ -222,11 +228,15 @@ class Connections:
         store = self.store
         if isinstance(store, SearchIndex):
             return store
+        location, promises = store.describe().location, store.capabilities
+        if promises.exact_owner_search:
+            why = f"a search in {location} is exact without one: it finds a user's true nearest."
+        else:
+            why = f"{location} makes and keeps its own ({promises.why_not['exact_owner_search']})."
         raise UnsupportedError(
-            "This vector store has no search index",
-            why=f"a search in {store.describe().location} compares all of a user's vectors, which "
-            "is exact and needs none.",
-            fix="nothing needs to be done; only PostgreSQL with pgvector can have one",
+            "undrift builds no search index in this vector store",
+            why=why,
+            fix="nothing needs to be done; these commands are for PostgreSQL with pgvector",
         )
 
     def source_only(self) -> Sides:
@@ -262,6 +272,25 @@ class Connections:
         """
         sides, ledger = self.writing(options, content, may_create=may_create)
         return Synchronizer(sides, embedder or self.embedder, options, ledger=ledger)
+
+    def stamping(self, options: SyncOptions, owners: Iterable[str] | None) -> Iterator[Stamped]:
+        """Stamp the records of *owners*, or of everybody; see `Stamper`.
+
+        Raises:
+            UnsupportedError: the store was filled by undrift itself.
+        """
+        if self.store.capabilities.adoption is None:
+            raise UnsupportedError(
+                "There is nothing to stamp",
+                why="[store.fields] does not say that another program filled this store, and what "
+                "undrift writes carries a stamp.",
+                fix="run `undrift sync`, or `undrift init`, which looks for collections of other "
+                "programs",
+            )
+        sides, ledger = self.writing(options)
+        order = StoreOrder(sides) if ledger is None else StateOrder(sides, ledger)
+        pages = fleet_pages(sides) if owners is None else pages_of(owners)
+        return Stamper(sides, order, listener=options.listener).stamp(pages)
 
     def writing(
         self,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
+from undrift.adoption import UNSTATED_MODEL, Adoption
 from undrift.fingerprint import vector_id
 from undrift.model import Entity, EntityId, Outcome, Stamp, SyncStatus, Wanted
 
@@ -32,6 +33,10 @@ class OwnerDiff:
         changed: pairs whose fingerprints differ.
         wrong_model: pairs whose record was embedded by another model; they may be changed too.
         duplicates: records besides the kept one, by the entity that is kept.
+        unknown: pairs whose record another program wrote, and nothing says of what content or of
+            which model it is.
+        unstamped: pairs whose record another program wrote from the very text, by the current
+            model; it only lacks a stamp, which is no difference.
         store_counts: managed records by kind.
         foreign_kinds: records of kinds that are not configured; unmanaged.
     """
@@ -44,15 +49,27 @@ class OwnerDiff:
     changed: tuple[Pair, ...] = ()
     wrong_model: tuple[Pair, ...] = ()
     duplicates: tuple[Stamp, ...] = ()
+    unknown: tuple[Pair, ...] = ()
+    unstamped: tuple[Pair, ...] = ()
     store_counts: Mapping[str, int]
     foreign_kinds: int = 0
 
     @property
-    def is_clean(self) -> bool:
-        """Whether the two sides agree."""
-        return not (
+    def has_drifted(self) -> bool:
+        """Whether the two sides were seen to differ."""
+        return bool(
             self.missing or self.stale or self.changed or self.wrong_model or self.duplicates
         )
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether the two sides were seen to agree."""
+        return not (self.has_drifted or self.unknown)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether a repair has nothing left to write: they agree, and every record says so."""
+        return self.is_clean and not self.unstamped
 
     @property
     def deletes(self) -> tuple[Stamp, ...]:
@@ -72,6 +89,7 @@ def diff_owner(
     *,
     model: str,
     kinds: Collection[str],
+    adoption: Adoption | None = None,
 ) -> OwnerDiff:
     """Compare what the source wants with what the store has.
 
@@ -80,6 +98,7 @@ def diff_owner(
         stamps: every stamp of the owner in the namespace.
         model: the identity that current embeddings carry.
         kinds: the configured kinds; records of other kinds are unmanaged.
+        adoption: set where records may be another program's, without a fingerprint.
     """
     if wanted is not None:
         agreed = _agreement(owner_id, wanted, stamps, model)
@@ -102,21 +121,12 @@ def diff_owner(
         other = kept.setdefault(identity, stamp)
         if other is not stamp:
             crowds.setdefault(identity, [other]).append(stamp)
-    superfluous = _settle_crowds(kept, crowds)
-
     entities = wanted.entities if wanted is not None else {}
-    missing: list[Entity] = []
-    changed: list[Pair] = []
-    wrong_model: list[Pair] = []
-    for identity, entity in entities.items():
-        record = kept.get(identity)
-        if record is None or not record.model:
-            missing.append(entity)  # a record that has lost its vector cannot be found either
-            continue
-        if record.fingerprint != entity.fingerprint:
-            changed.append(Pair(entity, record))
-        if record.model != model:
-            wrong_model.append(Pair(entity, record))
+    if adoption is None:
+        superfluous, in_parts = _settle_crowds(kept, crowds), frozenset[tuple[str, str]]()
+    else:
+        superfluous, in_parts = _settle_adopted(kept, crowds, entities, adoption)
+    found = _compared(entities, kept, model, adoption, in_parts)
     stale = [stamp for identity, stamp in kept.items() if identity not in entities]
     duplicates = [s for s in superfluous if (s.kind, s.entity_id) in entities]
     stale.extend(s for s in superfluous if (s.kind, s.entity_id) not in entities)
@@ -125,14 +135,68 @@ def diff_owner(
         owner_id=owner_id,
         wanted=wanted,
         kept=kept,
-        missing=tuple(missing),
+        missing=tuple(found.missing),
         stale=tuple(stale),
-        changed=tuple(changed),
-        wrong_model=tuple(wrong_model),
+        changed=tuple(found.changed),
+        wrong_model=tuple(found.wrong_model),
         duplicates=tuple(duplicates),
+        unknown=tuple(found.unknown),
+        unstamped=tuple(found.unstamped),
         store_counts=dict(counts),
         foreign_kinds=foreign_kinds,
     )
+
+
+@dataclass(slots=True)
+class _Compared:
+    """How the entities' records differ; see `OwnerDiff`."""
+
+    missing: list[Entity] = field(default_factory=list)
+    changed: list[Pair] = field(default_factory=list)
+    wrong_model: list[Pair] = field(default_factory=list)
+    unknown: list[Pair] = field(default_factory=list)
+    unstamped: list[Pair] = field(default_factory=list)
+
+
+def _compared(
+    entities: Mapping[tuple[str, str], Entity],
+    kept: Mapping[tuple[str, str], Stamp],
+    model: str,
+    adoption: Adoption | None,
+    in_parts: Collection[tuple[str, str]],
+) -> _Compared:
+    found = _Compared()
+    for identity, entity in entities.items():
+        record = kept.get(identity)
+        if record is None or not record.model:
+            found.missing.append(entity)  # what has lost its vector cannot be found either
+        elif adoption is not None and not record.fingerprint:
+            _judge_unstamped(found, Pair(entity, record), model, is_whole=identity not in in_parts)
+        else:
+            if record.fingerprint != entity.fingerprint:
+                found.changed.append(Pair(entity, record))
+            if record.model != model:
+                found.wrong_model.append(Pair(entity, record))
+    return found
+
+
+def _judge_unstamped(found: _Compared, pair: Pair, model: str, *, is_whole: bool) -> None:
+    """What can be said of a record that another program wrote, by its text and model alone.
+
+    Args:
+        is_whole: it is the entity's only one; what parts were made from cannot be told.
+    """
+    entity, record = pair
+    is_other = record.model not in (model, UNSTATED_MODEL)
+    if is_other:
+        found.wrong_model.append(pair)
+    if not is_whole:
+        found.unknown.append(pair)
+    elif record.text_hash and record.text_hash != entity.text_hash:
+        found.changed.append(pair)
+    elif not is_other:
+        is_known = record.text_hash and record.model == model
+        (found.unstamped if is_known else found.unknown).append(pair)
 
 
 def _agreement(
@@ -177,6 +241,38 @@ def _settle_crowds(
     return superfluous
 
 
+def _settle_adopted(
+    kept: dict[tuple[str, str], Stamp],
+    crowds: Mapping[tuple[str, str], list[Stamp]],
+    entities: Mapping[tuple[str, str], Entity],
+    adoption: Adoption,
+) -> tuple[list[Stamp], frozenset[tuple[str, str]]]:
+    """As `_settle_crowds`, where several records of another program may be parts of one entity.
+
+    A record that undrift wrote stands for the whole entity; then the parts are superfluous.
+
+    Returns:
+        The superfluous records, and the entities that stand in parts.
+    """
+    superfluous: list[Stamp] = []
+    in_parts: set[tuple[str, str]] = set()
+    for identity, crowd in crowds.items():
+        first, entity = crowd[0], entities.get(identity)
+        own = vector_id(first.namespace, first.owner_id, first.kind, first.entity_id)
+        text_hash = entity.text_hash if entity is not None else None
+        ranks = {
+            (s.vector_id == own, bool(s.fingerprint), s.text_hash == text_hash, s.version, s): s
+            for s in crowd
+        }
+        best = ranks[max(ranks)]
+        kept[identity] = best
+        if adoption.has_parts and entity is not None and not best.fingerprint:
+            in_parts.add(identity)
+        else:
+            superfluous.extend(stamp for stamp in crowd if stamp is not best)
+    return superfluous, frozenset(in_parts)
+
+
 def standing(first: OwnerDiff, second: OwnerDiff) -> OwnerDiff:
     """What stands in both looks: the same entity wanted, the same record found.
 
@@ -192,6 +288,8 @@ def standing(first: OwnerDiff, second: OwnerDiff) -> OwnerDiff:
         changed=_both(first.changed, second.changed),
         wrong_model=_both(first.wrong_model, second.wrong_model),
         duplicates=_both(first.duplicates, second.duplicates),
+        unknown=_both(first.unknown, second.unknown),
+        unstamped=second.unstamped,
         store_counts=second.store_counts,
         foreign_kinds=second.foreign_kinds,
     )
@@ -210,8 +308,10 @@ def status_of(diff: OwnerDiff, *, unmanaged: int, notes: tuple[str, ...] = ()) -
     """
     if diff.is_unknown_to_both:
         outcome = Outcome.NOT_FOUND
+    elif diff.has_drifted:
+        outcome = Outcome.DRIFT
     else:
-        outcome = Outcome.IN_SYNC if diff.is_clean else Outcome.DRIFT
+        outcome = Outcome.UNKNOWN if diff.unknown else Outcome.IN_SYNC
     wanted = diff.wanted
     return SyncStatus(
         owner_id=diff.owner_id,
@@ -223,6 +323,8 @@ def status_of(diff: OwnerDiff, *, unmanaged: int, notes: tuple[str, ...] = ()) -
         changed_ids=_ids(pair.entity for pair in diff.changed),
         wrong_model_ids=_ids(pair.entity for pair in diff.wrong_model),
         duplicate_ids=_ids(diff.duplicates),
+        unknown_ids=_ids(pair.entity for pair in diff.unknown),
+        unstamped=len(diff.unstamped),
         orphan_owner=wanted is None and bool(diff.stale),
         without_text=wanted.without_text if wanted is not None else 0,
         unmanaged=unmanaged + diff.foreign_kinds,

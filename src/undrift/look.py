@@ -111,6 +111,7 @@ class Sides:
             look.stamps,
             model=self.model,
             kinds=self.renderer.mapping.kinds,
+            adoption=self.store.capabilities.adoption,
         )
 
     def status(self, diff: OwnerDiff, look: Look) -> SyncStatus:

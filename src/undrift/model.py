@@ -150,6 +150,9 @@ class SyncStatus:
         changed_ids: in both, with different content.
         wrong_model_ids: in both, embedded by another model of the same dimension.
         duplicate_ids: entities with more than one record.
+        unknown_ids: entities whose record another program wrote, and nothing says what it was made
+            from: never in sync, and not drift.
+        unstamped: records that another program wrote from the very text; a sync stamps them.
         orphan_owner: the source does not have this owner, the store does.
         without_text: entities that render to nothing, so that no vector is wanted.
         unmanaged: records of this owner that undrift neither judges nor touches.
@@ -171,6 +174,8 @@ class SyncStatus:
     changed_ids: tuple[EntityId, ...] = ()
     wrong_model_ids: tuple[EntityId, ...] = ()
     duplicate_ids: tuple[EntityId, ...] = ()
+    unknown_ids: tuple[EntityId, ...] = ()
+    unstamped: int = 0
     orphan_owner: bool = False
     without_text: int = 0
     unmanaged: int = 0

@@ -84,7 +84,9 @@ class Occupants:
         entities = _live_under(diff, vector_ids)
         if not entities:
             return True
-        moved = replace(diff, missing=entities, changed=(), wrong_model=(), stale=())
+        moved = replace(
+            diff, missing=entities, changed=(), wrong_model=(), stale=(), unknown=(), unstamped=()
+        )
         ordered = self._order.plans([PlanRequest(look=look, diff=moved)])[look.owner_id]
         if isinstance(ordered, UndriftError):
             return False

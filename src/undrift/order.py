@@ -6,7 +6,7 @@ which versions the writes carry and how they are sent is the order's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -168,4 +168,12 @@ class StoreOrder:
             model=self._sides.model,
             force=request.force,
             occupied=request.occupied,
+            stays=staying(request.diff, self._sides),
         )
+
+
+def staying(diff: OwnerDiff, sides: Sides) -> Collection[tuple[str, str]]:
+    """Entities whose record may be stamped where another program put it, without a state: all."""
+    if sides.store.capabilities.adoption is None or diff.wanted is None:
+        return ()
+    return diff.wanted.entities.keys()

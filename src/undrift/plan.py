@@ -54,12 +54,15 @@ def plan_owner(
     force: bool = False,
     occupied: Mapping[str, int] | None = None,
     also: Collection[tuple[str, str]] = (),
+    stays: Collection[tuple[str, str]] = (),
 ) -> Plan:
     """The repair of *diff*.
 
     Args:
         force: rewrite and re-embed every entity, whether it differs or not.
         also: entities to write though they do not differ, embedded only if they have to be.
+        stays: entities whose record is written where another program put it; any other is written
+            under its own vector_id.
         occupied: versions found under a wanted vector_id in records that claim another owner or
             entity; a write must be newer than they are.
 
@@ -70,11 +73,12 @@ def plan_owner(
     if force:
         rewritten = dict(wanted)
     else:
-        pairs = (*diff.changed, *diff.wrong_model)
+        pairs = (*diff.changed, *diff.wrong_model, *diff.unknown, *diff.unstamped)
         written = [*diff.missing, *(pair.entity for pair in pairs)]
         written += [wanted[identity] for identity in sorted(also)]
         rewritten = {(entity.kind, entity.entity_id): entity for entity in written}
     own = _own_vector_ids(rewritten.values(), namespace)
+    own.update({i: diff.kept[i].vector_id for i in own.keys() & set(stays) if i in diff.kept})
     evicted = _add_evicted(rewritten, own, diff, wanted, namespace)
     crowds = _by_entity(diff.duplicates)
     versions = _known_versions(diff, occupied or {})

@@ -229,7 +229,7 @@ class Repairer:
             return repair
         diff = self._sides.diff(look)
         repair = Repair(look.owner_id, self._sides.status(diff, look), look, diff)
-        is_settled = diff.is_clean and self._order.is_settled(look)
+        is_settled = diff.is_complete and self._order.is_settled(look)
         if diff.is_unknown_to_both and is_settled:
             repair.end(Outcome.NOT_FOUND, OwnerNotFound(look.owner_id))
         elif is_settled and not (self._force and diff.wanted is not None):
@@ -396,14 +396,16 @@ class Repairer:
             return False
         parked = {*repair.parked, *(row.identity for row in repair.ordered.parked)}
         left = {(entity.kind, entity.entity_id) for entity in diff.missing}
-        pairs = (*diff.changed, *diff.wrong_model)
+        pairs = (*diff.changed, *diff.wrong_model, *diff.unknown, *diff.unstamped)
         left.update((pair.entity.kind, pair.entity.entity_id) for pair in pairs)
         return not diff.deletes and left <= parked
 
     def _is_repaired(self, diff: OwnerDiff, look: Look | None = None) -> bool:
         if self._with_deletes:
-            return diff.is_clean and (look is None or self._order.is_settled(look))
-        return not (diff.missing or diff.changed or diff.wrong_model)
+            return diff.is_complete and (look is None or self._order.is_settled(look))
+        return not (
+            diff.missing or diff.changed or diff.wrong_model or diff.unknown or diff.unstamped
+        )
 
     def _count(self, repair: Repair, publication: Publication, look: Look) -> bool:
         """Count what the read-back proves: version, fingerprint and model, or absence (I3).
@@ -465,6 +467,8 @@ def _without_versions(diff: OwnerDiff) -> OwnerDiff:
         duplicates=tuple(stamp._replace(version=0) for stamp in diff.duplicates),
         changed=pairs(diff.changed),
         wrong_model=pairs(diff.wrong_model),
+        unknown=pairs(diff.unknown),
+        unstamped=(),
     )
 
 

@@ -21,24 +21,40 @@ class IndexState(StrEnum):
     INVALID = "invalid"
 
 
+class IndexType(StrEnum):
+    """What an index is: a graph of neighbours, or lists of vectors that lie together."""
+
+    HNSW = "hnsw"
+    IVFFLAT = "ivfflat"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexParameters:
-    """How an HNSW index is built.
+    """How an index is built. None stands for what is said of each; another type's is refused.
 
     Attributes:
-        m: links per vector and layer, 2 to 100; more find better and cost space and time.
-        ef_construction: candidates looked at for each new vector, at least twice *m*, at most 1000.
+        type: ``hnsw`` finds nearly all of the nearest, and makes writes slow; ``ivfflat`` finds
+            fewer, is built several times as fast and hardly slows writes, but learns its lists from
+            the records that are there when it is built.
+        m: of hnsw, links per vector and layer, 2 to 100; more find better and cost space and time.
+            None means 16.
+        ef_construction: of hnsw, candidates looked at for each new vector, at least twice *m*, at
+            most 1000. None means 64.
+        lists: of ivfflat, 1 to 32768. None means one for every 1,000 records, from a million
+            records on the square root of their number.
         maintenance_work_mem: memory for the build as the server writes it, such as ``512MB``;
             None leaves it to the server.
     """
 
-    m: int = 16
-    ef_construction: int = 64
+    type: IndexType = IndexType.HNSW
+    m: int | None = None
+    ef_construction: int | None = None
+    lists: int | None = None
     maintenance_work_mem: str | None = None
 
 
 DEFAULT_PARAMETERS = IndexParameters()
-"""pgvector's own defaults."""
+"""HNSW with pgvector's own defaults."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,8 +80,12 @@ class IndexStatus:
         location: the store's address without a password.
         state: an invalid index is what a build left that did not finish.
         name: the index's, with its schema; None if there is none.
+        type: what it is; None if there is none.
         operator_class: what its distances are.
-        m: see `IndexParameters`; so is *ef_construction*.
+        m: see `IndexParameters`; so are *ef_construction* and *lists*. None where the type has
+            no such parameter.
+        built_on_records: how many records an ivfflat index learned its lists from, None where
+            nobody wrote it down.
         size_bytes: on disk; 0 if there is none.
         progress: of a build under way, None where it is not shown to this role.
         records: in the table, of all namespaces.
@@ -81,9 +101,12 @@ class IndexStatus:
     location: str
     state: IndexState
     name: str | None = None
+    type: IndexType | None = None
     operator_class: str | None = None
     m: int | None = None
     ef_construction: int | None = None
+    lists: int | None = None
+    built_on_records: int | None = None
     size_bytes: int = 0
     progress: IndexProgress | None = None
     records: int = 0
@@ -138,4 +161,24 @@ class SearchIndex(Protocol):
         Safety:
             A build that ends early leaves at most an invalid index, which no search uses and the
             next build replaces.
+        """
+
+    def drop_index_ddl(self) -> Sequence[str]:
+        """The statements that `drop_index` runs, for people; empty where there is no index.
+
+        Raises:
+            ConfigError: see `drop_index`.
+        """
+
+    def drop_index(self) -> IndexStatus:
+        """Drop the index while others read and write, an unfinished one too; never another's.
+
+        Raises:
+            ConfigError: the store has not been created.
+            TransientError: a build is under way.
+            StoreUnavailable: no definite answer.
+
+        Safety:
+            Idempotent. One that ends early leaves at most an invalid index, which no search uses
+            and the next drop or build removes.
         """

@@ -15,6 +15,9 @@ from undrift.ports import VectorStore
 from undrift.state import ClaimableStore, Fence, State, TransactionalStore
 from undrift.states import open_state
 
+# What a store's address says of how it is used, and not of where it is.
+_USES = {"search", "vectors"}
+
 READER_PRIORITY = 10
 """What a reader has met goes before what only a trigger has told of."""
 
@@ -136,10 +139,12 @@ class StateAccess:
             if self._given is None or self._given == beside:
                 state = open_state(beside, scope=scope)
                 return state, state.fence
+            if store.capabilities.adoption is not None:
+                raise _belongs_beside(store)
         if self._given is None:
             raise _no_place(store)
         location = store.describe().location
-        return open_state(self._given, scope=f"{store.namespace}@{location}"), None
+        return open_state(self._given, scope=f"{store.namespace}@{_place(location)}"), None
 
     def _create(self, state: State, listener: Listener, *, may_create: bool) -> None:
         if state.exists():
@@ -172,10 +177,31 @@ class StateAccess:
         )
 
 
+def _place(location: str) -> str:
+    """*location* without who logs in and how: whoever writes there shares one state."""
+    scheme, separator, rest = location.partition("://")
+    authority, slash, path = rest.partition("/")
+    path, _, query = path.partition("?")
+    kept = [part for part in query.split("&") if part and part.partition("=")[0] not in _USES]
+    host = authority.rpartition("@")[2]
+    return f"{scheme}{separator}{host}{slash}{path}" + (f"?{'&'.join(kept)}" if kept else "")
+
+
+def _belongs_beside(store: VectorStore) -> ConfigError:
+    return ConfigError(
+        "The state of an adopted table belongs beside it",
+        why="with the state elsewhere, a delete would have to leave something behind in "
+        f"{store.describe().location}, where other programs would find it.",
+        fix="leave state.url out of undrift.toml (UNDRIFT_STATE__URL); the state is then in a "
+        "schema of undrift's own in the same database",
+    )
+
+
 def _no_place(store: VectorStore) -> ConfigError:
     return ConfigError(
         "There is no place for the state",
         why=f"{store.describe().location} cannot hold it beside the vectors.",
-        fix="set state.url in undrift.toml (UNDRIFT_STATE__URL), usually to the source's "
-        "PostgreSQL: url = 'env:DATABASE_URL'",
+        fix="set state.url in undrift.toml (UNDRIFT_STATE__URL): 'env:DATABASE_URL' where the "
+        "source is PostgreSQL, else another postgresql://…, or sqlite:///state.db if all programs "
+        "that write are on this machine",
     )

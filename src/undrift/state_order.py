@@ -274,6 +274,7 @@ class StateOrder:
             force=request.force,
             retry_parked=self._retry_parked,
             occupied=request.occupied,
+            is_adopted=self._sides.store.capabilities.adoption is not None,
         )
 
     def _raise(

@@ -30,7 +30,7 @@ from undrift.guard import (
 from undrift.ledger import Ledger
 from undrift.look import Sides
 from undrift.model import Cost, Outcome, SyncReport
-from undrift.order import Order, StoreOrder
+from undrift.order import Order, StoreOrder, staying
 from undrift.plan import cost_of, plan_owner
 from undrift.ports import Embedder, OwnerContent
 from undrift.repair import Repair, Repairer
@@ -396,8 +396,14 @@ def plan_sync(
 def _dry_report(sides: Sides, checked: Checked, counted: set[str], *, force: bool) -> SyncReport:
     cost = Cost()
     status, diff = checked.status, checked.diff
-    if diff is not None and status.outcome in (Outcome.DRIFT, Outcome.IN_SYNC):
-        plan = plan_owner(diff, namespace=sides.store.namespace, model=sides.model, force=force)
+    if diff is not None and status.outcome not in (Outcome.IN_MOTION, Outcome.NOT_FOUND):
+        plan = plan_owner(
+            diff,
+            namespace=sides.store.namespace,
+            model=sides.model,
+            force=force,
+            stays=staying(diff, sides),
+        )
         cost = cost_of(plan, already_counted=counted)
     return SyncReport(
         owner_id=status.owner_id,

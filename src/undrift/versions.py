@@ -128,6 +128,7 @@ def order_plan(
     force: bool = False,
     retry_parked: bool = False,
     occupied: Mapping[str, int] | None = None,
+    is_adopted: bool = False,
 ) -> OrderedPlan:
     """The repair of *diff*, its versions taken from *rows* and above all that the store holds.
 
@@ -139,6 +140,7 @@ def order_plan(
         force: rewrite and re-embed everything.
         retry_parked: try again what could not be made before.
         occupied: see `plan_owner`.
+        is_adopted: records may lie where another program put them.
 
     Raises:
         WriteFailed: a version has reached its end.
@@ -149,8 +151,10 @@ def order_plan(
     if diff.wanted is not None:
         for identity, entity in diff.wanted.entities.items():
             under = vector_id(namespace, entity.owner_id, *identity)
-            stored = own.get(under)
             row = rows[identity]
+            stored = own.get(under)
+            if stored is None and is_adopted:
+                stored = _stamped_elsewhere(diff.kept.get(identity), row)
             if stored is not None and stored.version > row.version and _agrees(stored, row):
                 raises.at_least(row, stored.version)  # a newer record of the same content
             elif keeps_tombstones and (stored is None or stored.version < row.version):
@@ -163,6 +167,7 @@ def order_plan(
         force=force,
         occupied={**under_tombstones, **(occupied or {})},
         also=also,
+        stays=_staying(diff, rows, model, keeps_tombstones=keeps_tombstones) if is_adopted else (),
     )
     writes, parked = _with_versions(plan, rows, raises, retry_parked=retry_parked or force)
     deletes, buried, expected = _deletes(
@@ -177,6 +182,30 @@ def order_plan(
         raised=raises.result(),
         parked=parked,
     )
+
+
+def _stamped_elsewhere(kept: Stamp | None, row: EntityRow) -> Stamp | None:
+    """The record under a foreign vector_id that stands for *row* as it is."""
+    return kept if kept is not None and _agrees(kept, row) else None
+
+
+def _staying(diff: OwnerDiff, rows: Rows, model: str, *, keeps_tombstones: bool) -> set[Identity]:
+    """Entities whose record is written where another program put it.
+
+    Where nothing late gets through, all of them. Else late writes of an entity go to its own
+    vector_id, and only a newer record that lies there keeps them out, unless there can be none:
+    this is the first version that was ever observed, and only a stamp is to be added.
+    """
+    entities = diff.wanted.entities if diff.wanted is not None else {}
+    if not keeps_tombstones:
+        return set(entities)
+    return {
+        identity
+        for identity, entity in entities.items()
+        if rows[identity].version == 1
+        and (kept := diff.kept.get(identity)) is not None
+        and (kept.text_hash, kept.model) == (entity.text_hash, model)
+    }
 
 
 def _with_versions(

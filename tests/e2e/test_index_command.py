@@ -88,13 +88,43 @@ def test_sql_is_printed_and_not_run(synced: Shell) -> None:
     assert document["sql"][-2].startswith("CREATE INDEX CONCURRENTLY")
 
 
-@pytest.mark.parametrize("arguments", [["status"], ["build", "--yes"], ["build", "--sql"]])
+def test_the_other_type_is_built_once_the_first_is_dropped(synced: Shell) -> None:
+    """Each says what it is; what one type takes, the other refuses."""
+    synced.undrift("index", "build", "--yes")
+    refused = synced.undrift("index", "build", "--type", "ivfflat", "--yes")
+    assert refused.code == 2
+    assert "`undrift index drop`" in refused.error[2]
+    printed = synced.undrift("index", "drop", "--sql")
+    assert printed.out == 'DROP INDEX CONCURRENTLY IF EXISTS "undrift"."vectors_hnsw";\n'
+    assert "  - State: none\n" in synced.undrift("index", "drop", "--yes").out
+    again = synced.undrift("index", "drop", "--yes")
+    assert again.code == 0
+    assert "nothing was done" in again.out
+    assert synced.undrift("index", "build", "--type", "ivfflat", "--m", "8").code == 2
+    built = synced.undrift("index", "build", "--type", "ivfflat", "--lists", "2", "--yes")
+    assert built.code == 0
+    assert "undrift.vectors_ivfflat (vector_cosine_ops, lists = 2)" in built.out
+    index = synced.undrift("index", "status", "--output", "json").document["index"]
+    assert index.pop("size_bytes") > 0
+    assert index == {
+        "name": "undrift.vectors_ivfflat",
+        "type": "ivfflat",
+        "operator_class": "vector_cosine_ops",
+        "lists": 2,
+        "built_on_records": 3,
+    }
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["status"], ["build", "--yes"], ["build", "--sql"], ["drop", "--yes"], ["drop", "--sql"]],
+)
 def test_a_store_without_an_index_needs_none(shell: Shell, arguments: list[str]) -> None:
     """Exit 2, as nothing was done; the reason is good news."""
     ran = shell.undrift("index", *arguments)
     assert (ran.code, ran.out) == (2, "")
     what, why, fix = ran.error
-    assert what == "This vector store has no search index"
+    assert what == "undrift builds no search index in this vector store"
     assert "exact" in why
     assert fix
 
@@ -109,7 +139,7 @@ def test_errors_are_documents_for_programs(shell: Shell) -> None:
 
 def test_a_store_that_does_not_exist_is_not_created(postgres_shell: Shell) -> None:
     """Exit 2, and the command that creates it."""
-    for arguments in (["status"], ["build", "--yes"]):
+    for arguments in (["status"], ["build", "--yes"], ["drop", "--yes"]):
         ran = postgres_shell.undrift("index", *arguments)
         assert ran.code == 2
         assert "undrift sync" in ran.error[2]

@@ -21,6 +21,7 @@ from undrift.errors import (
 )
 from undrift.ports import Match
 from undrift.search_index import IndexParameters, IndexProgress, IndexState, SearchIndex
+from undrift.stores import _pg_asking as pg_asking
 from undrift.stores import _pg_index as pg_index
 from undrift.stores import open_store, pgvector
 from undrift.stores._pg_vectors import OneVector
@@ -316,7 +317,7 @@ def test_a_role_that_does_not_own_the_table_is_told_who_may(
         )
         with closing(PgvectorStore(url)) as reader:
             assert reader.index_status().state is IndexState.NONE
-            with pytest.raises(ConfigError, match="may not build an index") as caught:
+            with pytest.raises(ConfigError, match="may not build or drop an index") as caught:
                 reader.build_index(PARAMETERS)
     finally:
         sql.execute("DROP ROLE index_reader")
@@ -508,7 +509,7 @@ def plan_of(
     with store._session("read") as session, session.connection.transaction():
         schema = session.vector_schema()
         query = (
-            statements.approximate_search(schema, pg_index.expression_for(dimension))
+            statements.approximate_search(schema, pg_index.indexed_of("vector", dimension))
             if is_asked
             else statements.search(schema)
         )
@@ -536,7 +537,7 @@ def test_too_few_from_the_index_are_searched_for_exactly(
         assert found(asking, 12, ["skill"]) == found(exact, 12, ["skill"])
     with asking._session("read") as session:
         query = asking._statements.approximate_search(
-            session.vector_schema(), pg_index.expression_for(DIMENSION)
+            session.vector_schema(), pg_index.indexed_of("vector", DIMENSION)
         )
         parameters = {
             "owner_id": "1", "namespace": "default", "model": MODEL, "kinds": ["skill"],
@@ -566,7 +567,7 @@ def test_a_server_that_does_not_know_the_settings_is_searched_exactly(
     asking: PgvectorStore, large_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As pgvector before 0.8: PostgreSQL would take any name, so they are looked up first."""
-    monkeypatch.setattr(pg_index, "_SET", pg_index._SET.replace("iterative_scan", "iterative_skan"))
+    monkeypatch.setattr(pg_asking, "_SET", pg_asking._SET.replace("hnsw.iter", "hnsw.itter"))
     with closing(PgvectorStore(large_url)) as exact:
         assert found(asking) == found(exact)
 

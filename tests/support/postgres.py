@@ -203,6 +203,12 @@ class PostgresServer(Closing):
         self._copy_database(_VECTOR_TEMPLATE if with_vector else "template1", name)
         return self.url(name)
 
+    def copy_database(self, url: str) -> str:
+        """Copy the database that *url* names, to which nobody is connected, and return its URL."""
+        name = f"test_{next(self._numbers)}"
+        self._copy_database(urlsplit(url).path.removeprefix("/"), name)
+        return self.url(name)
+
     def drop_database(self, url: str) -> None:
         """Drop the database that *url* names, whoever is connected to it."""
         name = urlsplit(url).path.removeprefix("/")

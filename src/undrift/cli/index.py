@@ -1,4 +1,4 @@
-"""The commands ``undrift index status`` and ``undrift index build``."""
+"""The commands ``undrift index status``, ``undrift index build`` and ``undrift index drop``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,13 @@ from undrift.cli.render_json import SCHEMA_VERSION, Object
 from undrift.cli.report import Output
 from undrift.cli.run import View, run_answer
 from undrift.cli.streams import Color, Line, Terminal, Tone
-from undrift.search_index import IndexParameters, IndexProgress, IndexState, IndexStatus
+from undrift.search_index import (
+    IndexParameters,
+    IndexProgress,
+    IndexState,
+    IndexStatus,
+    IndexType,
+)
 
 if TYPE_CHECKING:
     from undrift.api import Undrift
@@ -24,12 +30,16 @@ if TYPE_CHECKING:
 COMMAND = "index"
 
 _TONES = {IndexState.VALID: Tone.GOOD, IndexState.INVALID: Tone.BAD}
+_COSTS = {
+    IndexType.HNSW: "An index makes every sync write much more slowly.",
+    IndexType.IVFFLAT: "An index lets every sync write at little more than half the speed.",
+}
 _BYTES_PER_MEGABYTE = 2**20
 _EVERY_SECONDS_ON_A_TERMINAL = 2.0
 
 app = typer.Typer(
     name=COMMAND,
-    help="Look at, or build, an approximate search index in pgvector.",
+    help="Look at, build or drop an approximate search index in pgvector.",
     rich_markup_mode=None,
     no_args_is_help=False,
     epilog=epilog(
@@ -67,24 +77,48 @@ def status(
         "undrift index build --sql  # print the statements, run nothing",
         "undrift index build --maintenance-work-mem 256MB --yes",
         "undrift index build --m 16 --ef-construction 64  # what they are without",
+        "undrift index build --type ivfflat  # as many lists as the records ask for",
     )
 )
 def build(
-    m: Annotated[
-        int,
+    kind: Annotated[
+        IndexType,
         typer.Option(
-            "--m", metavar="N", envvar="UNDRIFT_M", help="Links per vector and layer, 2 to 100."
+            "--type",
+            envvar="UNDRIFT_TYPE",
+            help="hnsw finds nearly all of the nearest and makes writes slow; ivfflat finds "
+            "fewer, is built quickly, and is to be built on records that are there.",
         ),
-    ] = 16,
+    ] = IndexType.HNSW,
+    m: Annotated[
+        int | None,
+        typer.Option(
+            "--m",
+            metavar="N",
+            envvar="UNDRIFT_M",
+            help="hnsw: links per vector and layer, 2 to 100; 16 without it.",
+        ),
+    ] = None,
     ef_construction: Annotated[
-        int,
+        int | None,
         typer.Option(
             "--ef-construction",
             metavar="N",
             envvar="UNDRIFT_EF_CONSTRUCTION",
-            help="Candidates looked at for each vector, at least twice --m, at most 1000.",
+            help="hnsw: candidates looked at for each vector, at least twice --m, at most 1000; "
+            "64 without it.",
         ),
-    ] = 64,
+    ] = None,
+    lists: Annotated[
+        int | None,
+        typer.Option(
+            "--lists",
+            metavar="N",
+            envvar="UNDRIFT_LISTS",
+            help="ivfflat: groups of vectors that lie together, 1 to 32768. Without it: one for "
+            "every 1,000 records, above a million records the square root of their number.",
+        ),
+    ] = None,
     maintenance_work_mem: Annotated[
         str | None,
         typer.Option(
@@ -105,7 +139,7 @@ def build(
     config: options.Config = None,
     color: options.Colors = Color.AUTO,
 ) -> int:
-    """Build an HNSW index while others read and write.
+    """Build an HNSW or IVFFlat index while others read and write.
 
     It is CREATE INDEX CONCURRENTLY, and none is built twice. Searches stay exact unless VECTOR_URL
     says ?search=approximate. A build that ended early is begun anew; an index that is not undrift's
@@ -113,16 +147,14 @@ def build(
     """
     view = View(output=output, color=color, is_verbose=verbose, config=config)
     parameters = IndexParameters(
-        m=m, ef_construction=ef_construction, maintenance_work_mem=maintenance_work_mem
+        type=kind,
+        m=m,
+        ef_construction=ef_construction,
+        lists=lists,
+        maintenance_work_mem=maintenance_work_mem,
     )
     if print_sql:
-        return run_answer(
-            view,
-            COMMAND,
-            lambda sides, terminal: sides.index_ddl(parameters),
-            lines=_sql_lines,
-            document=lambda statements: {**_head(), "sql": list(statements)},
-        )
+        return _printed(view, lambda sides: sides.index_ddl(parameters))
     return run_answer(
         view,
         COMMAND,
@@ -132,12 +164,56 @@ def build(
     )
 
 
+@app.command(
+    epilog=epilog(
+        "undrift index drop --sql  # print the statements, run nothing",
+        "undrift index drop --yes",
+    )
+)
+def drop(
+    print_sql: Annotated[
+        bool,
+        typer.Option("--sql", envvar="UNDRIFT_SQL", help="Print the statements, run nothing."),
+    ] = False,
+    yes: options.Yes = False,
+    output: options.Format = Output.TEXT,
+    verbose: options.Verbose = False,
+    config: options.Config = None,
+    color: options.Colors = Color.AUTO,
+) -> int:
+    """Drop the index that undrift built, while others read and write.
+
+    It is DROP INDEX CONCURRENTLY, for an unfinished one too. An index that is not undrift's is
+    never touched, and no vector is lost.
+    """
+    view = View(output=output, color=color, is_verbose=verbose, config=config)
+    if print_sql:
+        return _printed(view, lambda sides: sides.drop_index_ddl())
+
+    def dropped(sides: Undrift, terminal: Terminal) -> IndexStatus:
+        if sides.drop_index_ddl() and not yes:
+            require_yes(terminal, "Searches that ask the index will read all of a user's vectors.")
+        return sides.drop_index()
+
+    return run_answer(view, COMMAND, dropped, lines=status_lines, document=status_document)
+
+
+def _printed(view: View, statements_of: Callable[[Undrift], Sequence[str]]) -> int:
+    return run_answer(
+        view,
+        COMMAND,
+        lambda sides, terminal: statements_of(sides),
+        lines=_sql_lines,
+        document=lambda statements: {**_head(), "sql": list(statements)},
+    )
+
+
 def _built(
     sides: Undrift, terminal: Terminal, parameters: IndexParameters, *, is_confirmed: bool
 ) -> IndexStatus:
     sides.index_ddl(parameters)  # a question should not come before a refusal
     if not is_confirmed:
-        require_yes(terminal, "An index makes every sync write much more slowly.")
+        require_yes(terminal, _COSTS[parameters.type])
     try:
         return sides.build_index(parameters, told_to(terminal))
     except KeyboardInterrupt:
@@ -193,12 +269,22 @@ def status_lines(status: IndexStatus) -> list[Line]:
 def _index_lines(status: IndexStatus) -> Iterator[Line]:
     if status.name is not None:
         size = status.size_bytes / _BYTES_PER_MEGABYTE
+        parameters = ", ".join(f"{name} = {value}" for name, value in _parameters(status).items())
         yield Line(
-            f"  - Index: {status.name} ({status.operator_class}, m = {status.m}, ef_construction "
-            f"= {status.ef_construction}), {size:.1f} MB"
+            f"  - Index: {status.name} ({status.operator_class}, {parameters}), {size:.1f} MB"
         )
     if status.progress is not None:
         yield Line(f"  - Progress: {progress_text(status.progress)}")
+
+
+def _parameters(status: IndexStatus) -> dict[str, int]:
+    """What the index was built with, by the server's names."""
+    given = {
+        "m": status.m,
+        "ef_construction": status.ef_construction,
+        "lists": status.lists,
+    }
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _search_lines(status: IndexStatus) -> Iterator[Line]:
@@ -216,16 +302,10 @@ def _sql_lines(statements: Sequence[str]) -> list[Line]:
 
 
 def status_document(status: IndexStatus) -> Object:
-    """The answer of both commands."""
+    """The answer of all three commands."""
     document: Object = {**_head(), "state": status.state.value, "location": status.location}
     if status.name is not None:
-        document["index"] = {
-            "name": status.name,
-            "operator_class": status.operator_class,
-            "m": status.m,
-            "ef_construction": status.ef_construction,
-            "size_bytes": status.size_bytes,
-        }
+        document["index"] = _index_document(status)
     if status.progress is not None:
         document["progress"] = {
             "phase": status.progress.phase,
@@ -240,6 +320,19 @@ def status_document(status: IndexStatus) -> Object:
     document["search"] = "approximate" if status.is_searched else "exact"
     document["is_worth_it"] = status.is_worth_it
     document["notes"] = list(status.notes)
+    return document
+
+
+def _index_document(status: IndexStatus) -> Object:
+    document: Object = {
+        "name": status.name,
+        "type": status.type,
+        "operator_class": status.operator_class,
+        **_parameters(status),
+        "size_bytes": status.size_bytes,
+    }
+    if status.built_on_records is not None:
+        document["built_on_records"] = status.built_on_records
     return document
 
 

@@ -168,6 +168,10 @@ def _status(status: SyncStatus, outcome: Outcome, error: UndriftError | None) ->
         "unmanaged": status.unmanaged,
         "error": None if error is None else error_object(error),
     }
+    if status.unknown_ids:
+        found["unknown_ids"] = list(status.unknown_ids)
+    if status.unstamped:
+        found["unstamped"] = status.unstamped
     return {**found, **_notes(status)}
 
 

@@ -97,6 +97,7 @@ def ids_of(status: SyncStatus) -> Iterator[Line]:
         ("changed", status.changed_ids),
         ("wrong model", status.wrong_model_ids),
         ("duplicate", status.duplicate_ids),
+        ("content unknown", status.unknown_ids),
     ):
         for key in keys:
             both.setdefault(key, []).append(reason)
@@ -107,9 +108,8 @@ def _comparison(status: SyncStatus) -> Iterator[Line]:
     if status.outcome is Outcome.NOT_FOUND:
         yield Line("  - Not found: neither the source nor the vector store has this user", Tone.BAD)
         return
-    if status.outcome is Outcome.UNKNOWN:
-        reason = status.error.what if status.error is not None else "no reason given"
-        yield Line(f"  - Could not look: {reason}")
+    if status.error is not None and status.outcome is Outcome.UNKNOWN:
+        yield Line(f"  - Could not look: {status.error.what}")
         yield _IN_SYNC[status.outcome]
         return
     for kind in _kinds(status):
@@ -120,6 +120,8 @@ def _comparison(status: SyncStatus) -> Iterator[Line]:
     yield from _unless_zero("Content changed", len(status.changed_ids))
     yield from _unless_zero("Wrong model", len(status.wrong_model_ids))
     yield from _unless_zero("Duplicates", len(status.duplicate_ids))
+    yield from _unless_zero("Content unknown", len(status.unknown_ids))
+    yield from _unless_zero("Not stamped yet", status.unstamped)
     yield from _unless_zero("Without text", status.without_text)
     yield from _unless_zero("Unmanaged", status.unmanaged)
     if status.orphan_owner:
@@ -233,7 +235,7 @@ def plan_block(report: SyncReport, *, with_ids: bool = False) -> list[Line]:
     """What a sync of one owner would do."""
     heading = Line(f"🔍 Vector sync plan for user {report.owner_id} (dry run):", Tone.HEADING)
     lines = [heading, *_comparison(report.before)]
-    if report.outcome in (Outcome.IN_SYNC, Outcome.DRIFT):
+    if report.error is None and report.outcome is not Outcome.NOT_FOUND:
         lines.extend(_cost(report.cost))
     return [*lines, *(ids_of(report.before) if with_ids else ())]
 

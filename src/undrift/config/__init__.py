@@ -16,7 +16,9 @@ from urllib.parse import quote
 
 from pydantic import ValidationError
 
+from undrift.adoption import StoreFields
 from undrift.config.entities import mapping_of
+from undrift.config.fields import store_fields_of
 from undrift.config.layers import FILE_NAME, find_file, read_file, resolve, with_environment
 from undrift.config.sections import EmbedderSection, File, invalid_setting
 from undrift.embedders.options import EmbedderOptions, with_openai_variables
@@ -41,6 +43,11 @@ EMBEDDED_STORE = Path(".undrift") / "undrift.db"
 
 _OPTIONS = EmbedderOptions()
 
+_OTHER_STORES = (
+    "Qdrant, Chroma, LanceDB and Redis have URLs too: qdrant+http://…, chroma+http://…, "
+    "lancedb:///…, redis://…"
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -50,6 +57,7 @@ class Settings:
         source_url: None when no source is configured.
         store_url: None when nothing names a store and none can be chosen safely.
         state_url: None for the usual place, beside the vectors.
+        store_fields: where the parts of a stamp are found, in a collection of another program.
         heal: when a reader may set off a repair.
         environment: ``test`` where nothing is to be repaired by itself; what a person or a program
             asks for is done all the same.
@@ -62,6 +70,7 @@ class Settings:
     state_url: str | None = field(default=None, repr=False)
     namespace: str = "default"
     keep_text: bool = True
+    store_fields: StoreFields | None = None
     embedder: str = "local"
     embedder_options: EmbedderOptions = _OPTIONS
     heal: HealPolicy = DEFAULT_POLICY
@@ -107,6 +116,7 @@ def load_settings(
         mapping=mapping_of(parsed),
         namespace=parsed.store.namespace,
         keep_text=parsed.store.keep_text,
+        store_fields=store_fields_of(parsed.store),
         embedder=parsed.embedder.name,
         embedder_options=_embedder_options(parsed.embedder, environment, variables),
         heal=HealPolicy(
@@ -173,7 +183,8 @@ def missing_store_url(source_url: str | None) -> ConfigError:
         return ConfigError(
             "No vector store is named",
             why="store= is missing, and without a SQLite source there is no usual place for it.",
-            fix="give store='sqlite:///vectors.db' or store='postgresql://…', or set VECTOR_URL",
+            fix=f"give store='sqlite:///vectors.db' or store='postgresql://…', or set VECTOR_URL; "
+            f"{_OTHER_STORES}",
         )
     same = source_url.startswith("postgres")
     hint = (
@@ -182,6 +193,7 @@ def missing_store_url(source_url: str | None) -> ConfigError:
         if same
         else "export VECTOR_URL=sqlite:///vectors.db, or postgresql://… for pgvector"
     )
+    hint = f"{hint}; {_OTHER_STORES}"
     return ConfigError(
         "VECTOR_URL is not set",
         why="the source is a server, and undrift does not guess where its vectors live.",

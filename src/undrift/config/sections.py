@@ -55,12 +55,38 @@ class EntitySection(Section):
     aliases: dict[str, list[str]] | None = None
 
 
+class ConstantSection(Section):
+    """``{ value = "…" }``: what is the same for all records."""
+
+    value: str
+
+
+FieldSetting = Annotated[str, Field(min_length=1)] | list[str] | ConstantSection
+"""A dotted path, its parts as a list where a name holds a dot, or a constant."""
+
+
+class FieldsSection(Section):
+    """``[store.fields]``: where the records of another program hold what a stamp says."""
+
+    owner: FieldSetting
+    kind: FieldSetting
+    entity_id: FieldSetting
+    part: FieldSetting | None = None
+    text: FieldSetting | None = None
+    model: FieldSetting | None = None
+    id: FieldSetting | None = None
+    vector: FieldSetting | None = None
+    stamp: FieldSetting | None = None
+    fixed: dict[str, str] = Field(default={})
+
+
 class StoreSection(Section):
     """``[store]``: the vector database."""
 
     url: str | None = None
     namespace: Name = "default"
     keep_text: bool = True
+    fields: FieldsSection | None = None
 
 
 class StateSection(Section):
@@ -157,6 +183,7 @@ def _known_keys(path: list[int | str]) -> list[str]:
         "source.documents": DocumentsSection,
         "entity": EntitySection,
         "store": StoreSection,
+        "store.fields": FieldsSection,
         "state": StateSection,
         "embedder": EmbedderSection,
         "heal": HealSection,

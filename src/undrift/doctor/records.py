@@ -19,7 +19,9 @@ def probe_records(settings: Settings, embedder: FoundEmbedder) -> Iterator[Findi
             yield of_error("store.url", missing_store_url(settings.source_url))
         return
     try:
-        probe = probe_store(settings.store_url, dimension=embedder.dimension)
+        probe = probe_store(
+            settings.store_url, dimension=embedder.dimension, fields=settings.store_fields
+        )
     except UndriftError as error:
         yield of_error("store.url", error)
         return

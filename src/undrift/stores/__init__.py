@@ -42,7 +42,7 @@ class _Adapter(NamedTuple):
 _ADAPTERS = {
     "sqlite": _Adapter("sqlite", (), "SQLite", "", "sqlite:///vectors.db"),
     "postgresql": _Adapter(
-        "pgvector", ("psycopg",), "PostgreSQL", "postgres", "postgresql://user@host/db"
+        "pgvector", ("psycopg",), "PostgreSQL", "postgres", "postgresql://user@host/db", adopts=True
     ),
     "qdrant+http": _Adapter(
         "qdrant", ("qdrant_client",), "Qdrant", "qdrant", "qdrant+http://host:6333/collection"
@@ -58,13 +58,17 @@ _ADAPTERS = {
         "qdrant+file:///folder/collection",
     ),
     "chroma+http": _Adapter(
-        "chroma", ("chromadb",), "Chroma", "chroma", "chroma+http://host:8000/collection"
+        "chroma", ("httpx",), "Chroma", "chroma", "chroma+http://host:8000/collection"
     ),
     "chroma+https": _Adapter(
-        "chroma", ("chromadb",), "Chroma", "chroma", "chroma+https://host:8000/collection"
+        "chroma", ("httpx",), "Chroma", "chroma", "chroma+https://host:8000/collection"
     ),
     "chroma+file": _Adapter(
-        "chroma", ("chromadb",), "Chroma", "chroma", "chroma+file:///folder/collection"
+        "chroma_embedded",
+        ("chromadb",),
+        "Chroma's engine",
+        "chroma-embedded",
+        "chroma+file:///folder/collection?sole_process=yes",
     ),
     "lancedb": _Adapter(
         "lancedb", ("lancedb", "pyarrow"), "LanceDB", "lancedb", "lancedb:///folder?table=vectors"
@@ -111,6 +115,12 @@ def open_store(
     return open_at(url, namespace=namespace, keep_text=keep_text, fields=fields)
 
 
+def database_of(url: str) -> str:
+    """What the store at *url* is called, for people; empty where no adapter serves it."""
+    adapter = _ADAPTERS.get(scheme_of(url))
+    return adapter.name if adapter is not None else ""
+
+
 def scheme_of(url: str) -> str:
     """The scheme of *url* as adapters are found by it, whatever its spelling."""
     scheme = url.partition("://")[0].lower()
@@ -118,6 +128,16 @@ def scheme_of(url: str) -> str:
     name = scheme.partition("+")[0]
     name = _SPELLINGS.get(name, name)
     return name if name in _ADAPTERS else scheme
+
+
+def module_of(url: str) -> _Module | None:
+    """The adapter's module for *url*; None where there is none for its scheme.
+
+    Raises:
+        ConfigError: its driver is not installed.
+    """
+    adapter = _ADAPTERS.get(scheme_of(url)) if "://" in url else None
+    return None if adapter is None else _imported(adapter)
 
 
 def _imported(adapter: _Adapter) -> _Module:

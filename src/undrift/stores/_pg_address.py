@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 from urllib.parse import quote
 
 from psycopg import sql
 
 from undrift.errors import ConfigError
 from undrift.postgres import read_url
+from undrift.search_index import IndexType
 
 DEFAULT_SCHEMA = "undrift"
 DEFAULT_TABLE = "vectors"
 CLAIMS_TABLE = "store_claim"
+
+VectorType = Literal["vector", "halfvec"]
+"""How the column stores a component: 4 bytes, or 2 of which 11 bits are the number."""
+
+WHOLE: VectorType = "vector"
+HALF: VectorType = "halfvec"
 
 # PostgreSQL cuts names at 63 bytes, and the index's is nine longer than the table's.
 _NAME_BYTES = 54
@@ -50,10 +58,14 @@ class Table:
         """The name of the index on owners."""
         return f"{self.name}_by_owner"
 
-    @property
-    def search_index_name(self) -> str:
+    def search_index_name(self, kind: IndexType) -> str:
         """The name of the optional index on vectors."""
-        return f"{self.name}_hnsw"
+        return f"{self.name}_{kind}"
+
+    @property
+    def search_index_names(self) -> list[str]:
+        """The names of the optional indexes on vectors, of which there is mostly one at a time."""
+        return [self.search_index_name(kind) for kind in IndexType]
 
     @property
     def lost_index_name(self) -> str:
@@ -79,6 +91,8 @@ class Address:
         database: the database's name.
         location: for people, without the password.
         is_approximate: searches of large owners may ask the index on vectors.
+        vectors: how they are to be stored; None leaves it to the table that is there, and a new
+            one stores them whole.
     """
 
     conninfo: str = field(repr=False)
@@ -87,6 +101,7 @@ class Address:
     database: str
     location: str
     is_approximate: bool = False
+    vectors: VectorType | None = None
 
     @property
     def state_url(self) -> str:
@@ -95,34 +110,40 @@ class Address:
         return f"{self.conninfo}{separator}schema={quote(self.table.schema, safe='')}"
 
 
-def parse_address(url: str) -> Address:
-    """Read ``postgresql://…[?table=schema.table&search=exact|approximate&…]``; the rest is libpq's.
+def parse_address(url: str, *, schema: str = DEFAULT_SCHEMA) -> Address:
+    """Read ``postgresql://…[?table=schema.table&search=…&vectors=…&…]``; the rest is libpq's.
 
     ``postgres://`` and SQLAlchemy's ``postgresql+driver://`` mean the same.
+
+    Args:
+        schema: of a table that is named without one.
 
     Raises:
         ConfigError: the URL is malformed. The message shows nothing of it that may be secret.
     """
-    parsed = read_url(url, ["table", "search"])
+    parsed = read_url(url, ["table", "search", "vectors"])
     if parsed is None:
         raise _malformed()
     own = parsed.own
-    table = _table(own["table"]) if "table" in own else Table()
+    table = _table(own["table"], schema) if "table" in own else Table(schema=schema)
     is_approximate = "search" in own and _is_approximate(own["search"])
+    vectors = _vector_type(own["vectors"]) if "vectors" in own else None
     return Address(
         conninfo=parsed.conninfo,
         table=table,
         role=parsed.role,
         database=parsed.database,
         location=parsed.location(f"table={table}")
-        + ("&search=approximate" if is_approximate else ""),
+        + ("&search=approximate" if is_approximate else "")
+        + ("&vectors=halfvec" if vectors == HALF else ""),
         is_approximate=is_approximate,
+        vectors=vectors,
     )
 
 
-def _table(name: str) -> Table:
+def _table(name: str, default_schema: str) -> Table:
     schema, dot, table = name.rpartition(".")
-    names = (schema if dot else DEFAULT_SCHEMA, table)
+    names = (schema if dot else default_schema, table)
     if not all(names) or "." in schema or max(len(part.encode()) for part in names) > _NAME_BYTES:
         raise ConfigError(
             "The vector store's table cannot be named like that",
@@ -148,6 +169,17 @@ def _is_approximate(search: str) -> bool:
             fix="write ?search=approximate in VECTOR_URL, or leave it out to search exactly",
         )
     return search == "approximate"
+
+
+def _vector_type(vectors: str) -> VectorType:
+    for known in (WHOLE, HALF):
+        if vectors == known:
+            return known
+    raise ConfigError(
+        "The vector store cannot keep vectors like that",
+        why=f"?vectors={vectors} is neither vector nor halfvec.",
+        fix="write ?vectors=halfvec in VECTOR_URL, which takes half the disk, or leave it out",
+    )
 
 
 def _malformed() -> ConfigError:

@@ -1,4 +1,4 @@
-"""Building the optional HNSW index, and saying what there is of it.
+"""Building and dropping the optional index on vectors, and saying what there is of it.
 
 ``CREATE INDEX CONCURRENTLY`` cannot run in a transaction, so what it needs of the session (no
 time-outs, more memory) is asked for as the connection is opened: a pooler refuses that, or it is
@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from threading import Event, Thread
 from typing import NamedTuple
 
@@ -24,21 +25,24 @@ import psycopg
 from psycopg import Connection, sql
 from psycopg.rows import TupleRow
 
-from undrift.errors import ConfigError, TransientError, UndriftError
+from undrift.errors import UndriftError
 from undrift.postgres import default_option
 from undrift.search_index import (
     IndexParameters,
     IndexProgress,
     IndexState,
     IndexStatus,
+    IndexType,
     ProgressListener,
 )
 from undrift.stores import _pg_index as index
+from undrift.stores import _pg_index_rules as rules
 from undrift.stores import _pg_layout as layout
 from undrift.stores._meaning import NOT_CREATED
-from undrift.stores._pg_address import Address
+from undrift.stores._pg_address import Address, VectorType
 from undrift.stores._pg_errors import Doing
-from undrift.stores._pg_sql import APPROXIMATE_FROM_RECORDS, Statements
+from undrift.stores._pg_index_notes import notes
+from undrift.stores._pg_sql import Statements
 
 LOOK_EVERY_SECONDS = 1.0
 NOTICED_SECONDS = 0.1
@@ -52,16 +56,13 @@ _SETTINGS = {
     "lock_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
 }
-_WRITES_SLOWLY = (
-    "with an index a sync takes 20 to 40 times as long to write a vector: build it after the "
-    "first sync of everybody"
-)
 
 
 class IndexSession(NamedTuple):
-    """A connection, and the schema where its database keeps pgvector."""
+    """A connection, the vectors' type, and the schema where the database keeps pgvector."""
 
     connection: Connection[TupleRow]
+    vectors: VectorType
     vector_schema: str
 
 
@@ -101,71 +102,106 @@ class IndexBuilder:
             is_searched=self.address.is_approximate and status.state is IndexState.VALID,
             is_worth_it=seconds is not None and seconds >= NOTICED_SECONDS,
         )
-        return replace(status, notes=tuple(self._notes(status, indexes)))
+        return replace(status, notes=tuple(notes(status, self.address.table.search_index_names)))
 
     def ddl(self, parameters: IndexParameters) -> list[str]:
         """The statements that a build runs."""
-        index.require_sensible(parameters)
+        rules.require_sensible(parameters)
         with self.sessions("index") as session:
             _, dimension = self._table(session)
-        index.require_indexable(self.address, None, dimension)
+            rules.require_indexable(self.address, None, dimension)
+            statements = self._creating(session, dimension, parameters)
         wanted = _SETTINGS | _memory(parameters)
         settings = [
             sql.SQL("SET {} = {}").format(sql.Identifier(name), sql.Literal(value))
             for name, value in wanted.items()
         ]
-        create = index.create_statement(
-            self.address.table, dimension, parameters, session.vector_schema
-        )
-        analyze = index.analyze_statement(self.address.table)
-        return [statement.as_string(None) for statement in (*settings, create, analyze)]
+        return [statement.as_string(None) for statement in (*settings, *statements)]
 
     # --- building
 
     def build(self, parameters: IndexParameters, listener: ProgressListener) -> tuple[str, ...]:
         """Build the index unless it is there; what the server had to say, a sentence each."""
-        index.require_sensible(parameters)
+        rules.require_sensible(parameters)
         with self.sessions("index") as session:
             found, dimension = self._table(session)
-        index.require_indexable(self.address, found, dimension)
+        rules.require_indexable(self.address, found, dimension)
         with self._only_build(found.oid):
             with self.sessions("index") as session:
-                statements = self._needed(session, found, dimension, parameters)
-            if not statements:
-                return ("the index was there already, so nothing was done",)
-            if len(statements) > 2:
+                ours = self._ours(session, found)
+                if self._is_there(session, found, ours, parameters):
+                    return ("the index was there already, so nothing was done",)
+                creating = self._creating(session, dimension, parameters)
+            dropping = self._dropping(ours)
+            if dropping:
                 # Of this the server shows no progress, and it may wait as well.
                 listener(IndexProgress(phase="dropping what an earlier build left"))
             with self._watched(found.oid, listener), self._opened(parameters) as connection:
-                return _run(connection, statements)
+                return _run(connection, [*dropping, *creating])
 
-    def _needed(
+    def drop(self) -> tuple[str, ...]:
+        """Drop the index, an unfinished one too; what there is to say of it, a sentence each."""
+        with self.sessions("index") as session:
+            found, _ = self._table(session)
+        with self._only_build(found.oid):
+            with self.sessions("index") as session:
+                ours = self._ours(session, found)
+            if not ours:
+                return ("undrift has built no index here, so nothing was done",)
+            with self._opened(IndexParameters()) as connection:
+                return _run(connection, self._dropping(ours))
+
+    def drop_ddl(self) -> list[str]:
+        """The statements that `drop` runs."""
+        with self.sessions("index") as session:
+            found, _ = self._table(session)
+            ours = self._ours(session, found)
+        return [statement.as_string(None) for statement in self._dropping(ours)]
+
+    def _ours(self, session: IndexSession, found: index.FoundTable) -> list[index.FoundIndex]:
+        """Our indexes; more than one only where a build of another type was broken off."""
+        if index.is_being_built(session.connection, found.oid):
+            raise rules.busy(self.address)
+        names = self.address.table.search_index_names
+        indexes = index.found_indexes(session.connection, self.address.table)
+        return [each for each in indexes if each.name in names]
+
+    def _is_there(
         self,
         session: IndexSession,
         found: index.FoundTable,
-        dimension: int,
+        ours: Sequence[index.FoundIndex],
         parameters: IndexParameters,
+    ) -> bool:
+        """Whether nothing is to be done; refuses what could only be done to another's index."""
+        valid = next((each for each in ours if each.is_valid), None)
+        if valid is not None:
+            if not valid.is_as(parameters):
+                raise rules.other_index(self.address, valid)
+            return True
+        indexes = index.found_indexes(session.connection, self.address.table)
+        foreign = next((each for each in indexes if each.is_valid), None)
+        if foreign is not None and not ours:
+            raise rules.foreign_index(self.address, foreign.name)
+        name = self.address.table.search_index_name(parameters.type)
+        if name in found.names_taken and name not in [each.name for each in ours]:
+            raise rules.name_taken(self.address, name)
+        return False
+
+    def _creating(
+        self, session: IndexSession, dimension: int, parameters: IndexParameters
     ) -> list[sql.Composed]:
-        """What is to be run: nothing where the index is there, and never another's dropped."""
-        table = self.address.table
-        create = index.create_statement(table, dimension, parameters, session.vector_schema)
-        analyze = index.analyze_statement(table)
-        indexes = index.found_indexes(session.connection, table)
-        ours = next((each for each in indexes if each.name == table.search_index_name), None)
-        if index.is_being_built(session.connection, found.oid):
-            raise self._busy()
-        if ours is None:
-            foreign = next((each for each in indexes if each.is_valid), None)
-            if foreign is not None:
-                raise index.foreign_index(self.address, foreign.name)
-            if found.is_name_taken:
-                raise index.name_taken(self.address)
-            return [create, analyze]
-        if not ours.is_valid:
-            return [index.drop_statement(table, ours.name), create, analyze]
-        if (ours.m, ours.ef_construction) != (parameters.m, parameters.ef_construction):
-            raise index.other_index(self.address, ours)
-        return []
+        is_learning = parameters.type is IndexType.IVFFLAT
+        return index.create_statements(
+            self.address.table,
+            index.indexed_of(session.vectors, dimension),
+            parameters,
+            records=self._counts(session)[0] if is_learning else 0,
+            vector_schema=session.vector_schema,
+        )
+
+    def _dropping(self, ours: Sequence[index.FoundIndex]) -> list[sql.Composed]:
+        return list(map(partial(index.drop_statement, self.address.table), (o.name for o in ours)))
 
     @contextmanager
     def _only_build(self, oid: int) -> Iterator[None]:
@@ -174,7 +210,7 @@ class IndexBuilder:
             execute = session.connection.execute
             row = execute("SELECT pg_try_advisory_xact_lock(%s)", [_BUILD_LOCK + oid]).fetchone()
             if row is None or not row[0]:
-                raise self._busy()
+                raise rules.busy(self.address)
             # Last, as these need no snapshot: a SELECT's is kept until the next statement, and the
             # build would wait for it for ever.
             for name, value in _SETTINGS.items():
@@ -192,13 +228,14 @@ class IndexBuilder:
             connection = self.connect(options)
         except psycopg.OperationalError as error:
             if "startup parameter" in str(error):
-                raise self._pooled("it refuses to set them") from error
+                raise rules.pooled(self.address, "it refuses to set them") from error
             raise
         with connection:
             for name in _SETTINGS:
                 row = connection.execute("SELECT current_setting(%s)", [name]).fetchone()
                 if row is None or row[0] != "0":
-                    raise self._pooled(f"{name} is {row and row[0]}, though 0 was asked for")
+                    why = f"{name} is {row and row[0]}, though 0 was asked for"
+                    raise rules.pooled(self.address, why)
             yield connection
 
     @contextmanager
@@ -242,9 +279,12 @@ class IndexBuilder:
                 status,
                 state=IndexState.VALID if found.is_valid else IndexState.INVALID,
                 name=f"{self.address.table.schema}.{found.name}",
+                type=found.type,
                 operator_class=found.operator_class,
                 m=found.m,
                 ef_construction=found.ef_construction,
+                lists=found.lists,
+                built_on_records=found.built_on_records,
                 size_bytes=found.size_bytes,
             )
         if status.state is IndexState.VALID:
@@ -267,47 +307,6 @@ class IndexBuilder:
             session.connection.execute(query, {"owner_id": owner_id}).fetchall()
             durations.append(time.perf_counter() - started)
         return min(durations)
-
-    def _notes(self, status: IndexStatus, indexes: Sequence[index.FoundIndex]) -> Iterator[str]:
-        ours = self.address.table.search_index_name
-        if status.state is IndexState.INVALID:
-            yield (
-                "a build has not finished: no search uses the index; `undrift index build` "
-                "replaces it"
-            )
-        if status.name is not None and indexes and status.name.rpartition(".")[2] != ours:
-            yield "this index is not one that undrift built, and is left alone"
-        if status.state is IndexState.NONE and not status.is_worth_it:
-            yield "no index is needed: an exact search is quick"
-        if status.state is IndexState.NONE and status.is_worth_it:
-            yield (
-                "an exact search of the largest user takes long enough to be noticed: "
-                "`undrift index build`, then ?search=approximate in VECTOR_URL"
-            )
-        if status.state is not IndexState.NONE or status.is_worth_it:
-            yield _WRITES_SLOWLY
-        if status.state is IndexState.VALID and not status.is_searched:
-            yield (
-                "undrift searches exactly and does not ask the index; ?search=approximate in "
-                f"VECTOR_URL lets it, for users with {APPROXIMATE_FROM_RECORDS} records or more"
-            )
-
-    # --- refusals
-
-    def _busy(self) -> TransientError:
-        return TransientError(
-            "An index is being built already",
-            why=f"another session builds one on {self.address.table} in {self.address.location}.",
-            fix="see `undrift index status` for how far it is",
-        )
-
-    def _pooled(self, why: str) -> ConfigError:
-        return ConfigError(
-            "No index can be built through this connection",
-            why=f"{self.address.location}: a build needs settings of its own for the whole "
-            f"session, and {why}; a pooler seems to stand in between.",
-            fix="set VECTOR_URL to the server itself for this one command",
-        )
 
 
 def _run(connection: Connection[TupleRow], statements: Sequence[sql.Composed]) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import LiteralString
 
 import psycopg
@@ -14,7 +15,7 @@ from undrift.errors import ConfigError, keep_first_line
 from undrift.state import Claim
 from undrift.stores import _pg_layout as layout
 from undrift.stores._meaning import NOT_CREATED
-from undrift.stores._pg_address import Address
+from undrift.stores._pg_address import DEFAULT_SCHEMA, Address, Table
 
 _FIND = """
 SELECT source, state_id, epoch FROM {claims} WHERE vectors = %(vectors)s AND namespace = %(own)s"""
@@ -117,3 +118,30 @@ class ClaimTable:
         schema, name = self._address.table.schema, self._address.table.claims_name
         claims = sql.Identifier(schema.replace("%", "%%"), name)
         return sql.SQL(statement).format(claims=claims).as_bytes(None)
+
+
+class AdoptedClaims(ClaimTable):
+    """The claims of a table of somebody else's, kept in undrift's own schema."""
+
+    def __init__(self, address: Address, namespace: str) -> None:
+        own = Table(schema=DEFAULT_SCHEMA, name=str(address.table))
+        super().__init__(replace(address, table=own), namespace)
+
+    def create(self, connection: Connection[TupleRow]) -> None:
+        """Create schema and table of claims.
+
+        Raises:
+            ConfigError: the role may not.
+        """
+        statements = layout.own_schema_ddl(self._address.table)
+        try:
+            for statement in statements:
+                connection.execute(statement)
+        except psycopg.errors.InsufficientPrivilege as error:
+            ddl = "; ".join(" ".join(part.as_string(None).split()) for part in statements)
+            raise ConfigError(
+                "The vector store's role may not create undrift's own schema",
+                why=f"{self._address.location}: {error.diag.message_primary}; the other program's "
+                "tables are not used for it.",
+                fix=f"let an administrator run: {ddl}; {self._grants('SELECT, INSERT, UPDATE')}",
+            ) from keep_first_line(error)

@@ -146,10 +146,10 @@ def _meaning_of(state: str, message: str, doing: Doing) -> Meaning:
 def _missing_right(address: Address, message: str, doing: Doing) -> ConfigError:
     if doing == "index":
         return ConfigError(
-            "The vector store's role may not build an index",
+            "The vector store's role may not build or drop an index",
             why=f"{address.location}: {message}.",
-            fix="let the table's owner run what `undrift index build --sql` prints, or run it as "
-            "that role",
+            fix="let the table's owner run what `undrift index build --sql` or `undrift index drop "
+            "--sql` prints, or run it as that role",
         )
     role = sql.Identifier(address.role)
     schema = sql.Identifier(address.table.schema)

@@ -1,51 +1,55 @@
-"""The statements of the optional HNSW index on vectors, and what the catalogue says of it.
+"""The statements of the optional index on vectors, and what the catalogue says of it.
 
-The index is built on ``vector``, whose indexes end at 2,000 components, and above that on
-``halfvec``, whose indexes end at 4,000; a search over halves takes its scores from the whole
-vectors.
+The index is built on the column, whose indexes end at 2,000 components of a ``vector`` and at
+4,000 of a ``halfvec``. Of a ``vector`` with more it is built on the halves of each; a search over
+them takes its scores from the whole vectors.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+import math
 from typing import NamedTuple
 
 from psycopg import Connection, sql
 from psycopg.rows import TupleRow
 
-from undrift.errors import ConfigError, UndriftError, UnsupportedError
-from undrift.search_index import IndexParameters, IndexProgress
-from undrift.stores._pg_address import Address, Table
+from undrift.search_index import IndexParameters, IndexProgress, IndexType
+from undrift.stores._pg_address import HALF, WHOLE, Table, VectorType
 
 VECTOR_COMPONENTS = 2_000
 HALFVEC_COMPONENTS = 4_000
 
-_LINKS = range(2, 101)
-_CANDIDATES = range(4, 1_001)
-_MEMORY = re.compile(r"([1-9][0-9]{0,9}) ?(kB|MB|GB|TB)")
-_KILOBYTES = {"kB": 1, "MB": 2**10, "GB": 2**20, "TB": 2**30}
-_SERVER_KILOBYTES = range(2**10, 2**31)  # what every supported server takes
+# pgvector's own.
+DEFAULT_M = 16
+DEFAULT_EF_CONSTRUCTION = 64
+DEFAULT_LISTS = 100
+
+# As pgvector's documentation advises.
+_RECORDS_PER_LIST = 1_000
+_ROOT_FROM_RECORDS = 1_000_000
 
 _CREATE = """\
 CREATE INDEX CONCURRENTLY {index} ON {table}
-USING hnsw ({expression} {operator_class}) WITH (m = {m}, ef_construction = {ef_construction})"""
+USING {method} ({expression} {operator_class}) WITH ({options})"""
+_COMMENT = "COMMENT ON INDEX {index} IS {text}"
+_BUILT_ON = "built on {} records"
 
 _FIND = """
-SELECT i.relname, x.indisvalid, o.opcname, pg_relation_size(i.oid), i.reloptions
+SELECT i.relname, a.amname, x.indisvalid, o.opcname, pg_relation_size(i.oid), i.reloptions,
+       substring(obj_description(i.oid, 'pg_class') FROM '^built on ([0-9]{1,15}) records$')
 FROM pg_index x
 JOIN pg_class i ON i.oid = x.indexrelid
-JOIN pg_am a ON a.oid = i.relam AND a.amname = 'hnsw'
+JOIN pg_am a ON a.oid = i.relam AND a.amname IN ('hnsw', 'ivfflat')
 JOIN pg_opclass o ON o.oid = x.indclass[0]
 JOIN pg_class t ON t.oid = x.indrelid
 JOIN pg_namespace n ON n.oid = t.relnamespace
 WHERE n.nspname = %(schema)s AND t.relname = %(table)s AND x.indpred IS NULL
   AND o.opcname IN ('vector_cosine_ops', 'halfvec_cosine_ops')
-ORDER BY i.relname = %(ours)s DESC, x.indisvalid DESC, i.relname"""
+ORDER BY i.relname = ANY(%(ours)s) DESC, x.indisvalid DESC, i.relname"""
 _TABLE = """
 SELECT t.oid, t.relkind = 'p', EXISTS (SELECT FROM pg_am WHERE amname = 'hnsw'),
-       EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = t.relnamespace
-               AND c.relname = %(ours)s)
+       ARRAY(SELECT c.relname::text FROM pg_class c
+             WHERE c.relnamespace = t.relnamespace AND c.relname = ANY(%(ours)s))
 FROM pg_class t JOIN pg_namespace n ON n.oid = t.relnamespace
 WHERE n.nspname = %(schema)s AND t.relname = %(table)s"""
 
@@ -65,27 +69,42 @@ SELECT EXISTS (
                       SELECT pid FROM pg_stat_progress_analyze))"""
 
 
-# As far as an index goes: fewer candidates found 44 % of the nearest of random vectors at 40 and
-# 97 % at 400, and owners for whom less would do are searched exactly. Sorting comes afterwards.
-_SEARCH_SETTINGS = {"hnsw.ef_search": "1000", "hnsw.iterative_scan": "relaxed_order"}
-# Before the library is loaded PostgreSQL takes any value under any name, and a version that lacks
-# a setting refuses it: only what the library has declared is in pg_settings, and is set.
-_SET = """
-SELECT name, set_config(name, value, true)
-FROM pg_settings
-JOIN (VALUES ('hnsw.ef_search', '1000'), ('hnsw.iterative_scan', 'relaxed_order'))
-     AS wanted (wanted_name, value) ON wanted_name = name"""
-
-
 class FoundIndex(NamedTuple):
-    """An index on vectors that the catalogue knows."""
+    """An index on vectors that the catalogue knows.
+
+    Attributes:
+        m: of hnsw alone, as is *ef_construction*.
+        lists: of ivfflat alone.
+        built_on_records: as the build wrote it down.
+    """
 
     name: str
+    type: IndexType
     is_valid: bool
     operator_class: str
     size_bytes: int
-    m: int
-    ef_construction: int
+    m: int | None = None
+    ef_construction: int | None = None
+    lists: int | None = None
+    built_on_records: int | None = None
+
+    def is_as(self, parameters: IndexParameters) -> bool:
+        """Whether it was built with *parameters*; lists that are not given are as they are."""
+        if self.type is not parameters.type:
+            return False
+        if self.type is IndexType.IVFFLAT:
+            return parameters.lists in (None, self.lists)
+        return (self.m, self.ef_construction) == (
+            parameters.m or DEFAULT_M,
+            parameters.ef_construction or DEFAULT_EF_CONSTRUCTION,
+        )
+
+    @property
+    def parameters(self) -> str:
+        """Its own, for people."""
+        if self.type is IndexType.IVFFLAT:
+            return f"lists = {self.lists}"
+        return f"m = {self.m} and ef_construction = {self.ef_construction}"
 
 
 class FoundTable(NamedTuple):
@@ -93,111 +112,79 @@ class FoundTable(NamedTuple):
 
     Attributes:
         can_be_indexed: pgvector is new enough to have HNSW indexes.
-        is_name_taken: something has the name of our index.
+        names_taken: those of our indexes' names that something has.
     """
 
     oid: int
     is_partitioned: bool
     can_be_indexed: bool
-    is_name_taken: bool
+    names_taken: list[str]
 
 
-class Expression(NamedTuple):
+class Indexed(NamedTuple):
     """What is indexed, and by which operator class."""
 
-    type: str
+    type: VectorType
     dimension: int
-    operator_class: str
+    is_column: bool
+
+    @property
+    def operator_class(self) -> str:
+        """The cosine distance of that type."""
+        return f"{self.type}_cosine_ops"
 
     def of(self, value: sql.Composable, vector_schema: str) -> sql.Composable:
-        """*value*, a vector, as what is indexed."""
-        if self.type == "vector":
+        """*value*, of the column's type, as what is indexed."""
+        if self.is_column:
             return value
         return sql.SQL("({}::{}({}))").format(
             value, sql.Identifier(vector_schema, self.type), sql.Literal(self.dimension)
         )
 
 
-def expression_for(dimension: int) -> Expression:
-    """What an index over vectors of *dimension* components is made of."""
-    kind = "vector" if dimension <= VECTOR_COMPONENTS else "halfvec"
-    return Expression(kind, dimension, f"{kind}_cosine_ops")
+def indexed_of(column: VectorType, dimension: int) -> Indexed:
+    """What an index over a column of *dimension* components is made of."""
+    kind = WHOLE if column == WHOLE and dimension <= VECTOR_COMPONENTS else HALF
+    return Indexed(kind, dimension, is_column=kind == column)
 
 
-def require_sensible(parameters: IndexParameters) -> None:
-    """Refuse what the server would refuse, in words that name the option.
+def lists_for(records: int) -> int:
+    """The lists that an ivfflat index over so many records should have."""
+    if records <= _ROOT_FROM_RECORDS:
+        return max(1, round(records / _RECORDS_PER_LIST))
+    return math.isqrt(records)
 
-    Raises:
-        ConfigError: a parameter is out of range.
+
+def create_statements(
+    table: Table,
+    indexed: Indexed,
+    parameters: IndexParameters,
+    *,
+    records: int,
+    vector_schema: str,
+) -> list[sql.Composed]:
+    """The statements that build our index.
+
+    Args:
+        records: how many there are in the table, from which ivfflat learns.
     """
-    if parameters.m not in _LINKS:
-        raise _out_of_range("--m", parameters.m, f"{_LINKS[0]} to {_LINKS[-1]}")
-    if parameters.ef_construction not in _CANDIDATES:
-        found, allowed = parameters.ef_construction, f"{_CANDIDATES[0]} to {_CANDIDATES[-1]}"
-        raise _out_of_range("--ef-construction", found, allowed)
-    if parameters.ef_construction < 2 * parameters.m:
-        raise _out_of_range(
-            "--ef-construction",
-            parameters.ef_construction,
-            f"at least twice --m, which is {parameters.m}",
-        )
-    memory = parameters.maintenance_work_mem
-    if memory is not None:
-        parts = _MEMORY.fullmatch(memory)
-        if parts is None or int(parts[1]) * _KILOBYTES[parts[2]] not in _SERVER_KILOBYTES:
-            allowed = "a number and kB, MB, GB or TB, from 1MB to less than 2TB"
-            raise _out_of_range("--maintenance-work-mem", memory, allowed)
-
-
-def require_indexable(address: Address, found: FoundTable | None, dimension: int) -> None:
-    """Refuse to index what cannot be indexed.
-
-    Raises:
-        ConfigError: pgvector is too old, or the vectors have too many components.
-        UnsupportedError: the table is partitioned.
-    """
-    if found is not None and found.is_partitioned:
-        raise UnsupportedError(
-            "A partitioned table cannot be indexed while it is in use",
-            why=f"{address.table} in {address.location} has partitions, and PostgreSQL builds an "
-            "index CONCURRENTLY on each of them only.",
-            fix="run CREATE INDEX CONCURRENTLY on every partition, as "
-            "`undrift index build --sql` prints it for the table",
-        )
-    if found is not None and not found.can_be_indexed:
-        raise ConfigError(
-            "The server's pgvector has no HNSW indexes",
-            why=f"{address.location} has a version older than 0.5.0.",
-            fix="update it, and let its administrator run: ALTER EXTENSION vector UPDATE",
-        )
-    if not 1 <= dimension <= HALFVEC_COMPONENTS:
-        raise ConfigError(
-            "The vectors cannot be indexed",
-            why=f"the column embedding of {address.table} in {address.location} "
-            + (f"holds {dimension} components" if dimension else "has no fixed dimension")
-            + f", and an index takes at most {HALFVEC_COMPONENTS}.",
-            fix="search exactly, which needs no index, or embed with a model of fewer dimensions",
-        )
-
-
-def create_statement(
-    table: Table, dimension: int, parameters: IndexParameters, vector_schema: str
-) -> sql.Composed:
-    """The statement that builds our index."""
-    expression = expression_for(dimension)
-    return sql.SQL(_CREATE).format(
-        index=sql.Identifier(table.search_index_name),
+    name = table.search_index_name(parameters.type)
+    create = sql.SQL(_CREATE).format(
+        index=sql.Identifier(name),
         table=table.identifier,
-        expression=expression.of(sql.Identifier("embedding"), vector_schema),
-        operator_class=sql.Identifier(vector_schema, expression.operator_class),
-        m=sql.Literal(parameters.m),
-        ef_construction=sql.Literal(parameters.ef_construction),
+        method=sql.SQL(parameters.type.value),
+        expression=indexed.of(sql.Identifier("embedding"), vector_schema),
+        operator_class=sql.Identifier(vector_schema, indexed.operator_class),
+        options=_options(parameters, records),
     )
-
-
-def analyze_statement(table: Table) -> sql.Composed:
-    """What tells the planner how many records each owner has; else it takes the index for none."""
-    return sql.SQL("ANALYZE {}").format(table.identifier)
+    # What tells the planner how many records each owner has; else it takes the index for none.
+    analyze = sql.SQL("ANALYZE {}").format(table.identifier)
+    if parameters.type is IndexType.HNSW:
+        return [create, analyze]
+    comment = sql.SQL(_COMMENT).format(
+        index=sql.Identifier(table.schema, name), text=sql.Literal(_BUILT_ON.format(records))
+    )
+    return [create, comment, analyze]
 
 
 def drop_statement(table: Table, name: str) -> sql.Composed:
@@ -213,23 +200,8 @@ def found_table(connection: Connection[TupleRow], table: Table) -> FoundTable | 
 
 
 def found_indexes(connection: Connection[TupleRow], table: Table) -> list[FoundIndex]:
-    """Every HNSW index over cosine distances of *table*, ours first."""
-    found: list[FoundIndex] = []
-    for *columns, options in connection.execute(_FIND, _names(table)):
-        given: dict[str, str] = dict(option.split("=", 1) for option in options or ())
-        m, ef_construction = given.get("m", "16"), given.get("ef_construction", "64")
-        name, is_valid, operator_class, size_bytes = columns
-        found.append(
-            FoundIndex(
-                name=name,
-                is_valid=is_valid,
-                operator_class=operator_class,
-                size_bytes=size_bytes,
-                m=int(m),
-                ef_construction=int(ef_construction),
-            )
-        )
-    return found
+    """Every approximate index over cosine distances of *table*, ours first."""
+    return [_found_index(row) for row in connection.execute(_FIND, _names(table))]
 
 
 def found_progress(connection: Connection[TupleRow], oid: int) -> IndexProgress | None:
@@ -249,67 +221,30 @@ def is_being_built(connection: Connection[TupleRow], oid: int) -> bool:
     return row is not None and bool(row[0])
 
 
-def ask_index(
-    connection: Connection[TupleRow],
-    is_large: bytes,
-    query: sql.Composed,
-    parameters: Mapping[str, object],
-) -> Sequence[TupleRow] | None:
-    """What the index finds for *query*; None where an exact search is to answer.
-
-    The settings end with the transaction, so that the connection, or the server session that a
-    pooler lends, stays as it was.
-    """
-    with connection.transaction():
-        ((has_many,),) = connection.execute(is_large, parameters).fetchall()
-        if not has_many:
-            return None
-        if dict(connection.execute(_SET).fetchall()) != _SEARCH_SETTINGS:
-            return None
-        return connection.execute(query, parameters).fetchall()
-
-
-def foreign_index(address: Address, name: str) -> UndriftError:
-    """The error where another's index would be in the way."""
-    drop = drop_statement(address.table, name).as_string(None)
-    return ConfigError(
-        "The vectors have an index already",
-        why=f"{name} on {address.table} in {address.location} is not one that undrift built, and "
-        "is left alone; searches can use it as it is.",
-        fix=f"leave it, or drop it and build again: {drop}",
+def _found_index(row: TupleRow) -> FoundIndex:
+    name, method, is_valid, operator_class, size_bytes, options, built_on = row
+    given: dict[str, str] = dict(option.split("=", 1) for option in options or ())
+    found = FoundIndex(name, IndexType(method), is_valid, operator_class, size_bytes)
+    if found.type is IndexType.IVFFLAT:
+        return found._replace(
+            lists=int(given.get("lists", DEFAULT_LISTS)),
+            built_on_records=None if built_on is None else int(built_on),
+        )
+    return found._replace(
+        m=int(given.get("m", DEFAULT_M)),
+        ef_construction=int(given.get("ef_construction", DEFAULT_EF_CONSTRUCTION)),
     )
 
 
-def other_index(address: Address, found: FoundIndex) -> UndriftError:
-    """The error where our index is there with other parameters."""
-    drop = drop_statement(address.table, found.name).as_string(None)
-    return ConfigError(
-        "The vectors have an index with other parameters",
-        why=f"{found.name} on {address.table} in {address.location} was built with m = {found.m} "
-        f"and ef_construction = {found.ef_construction}, and is in use.",
-        fix=f"drop it and build again: {drop}",
+def _options(parameters: IndexParameters, records: int) -> sql.Composed:
+    if parameters.type is IndexType.IVFFLAT:
+        lists = parameters.lists or lists_for(records)
+        return sql.SQL("lists = {}").format(sql.Literal(lists))
+    return sql.SQL("m = {}, ef_construction = {}").format(
+        sql.Literal(parameters.m or DEFAULT_M),
+        sql.Literal(parameters.ef_construction or DEFAULT_EF_CONSTRUCTION),
     )
 
 
-def name_taken(address: Address) -> UndriftError:
-    """The error where something else has our index's name."""
-    name = sql.Identifier(address.table.schema, address.table.search_index_name).as_string(None)
-    return ConfigError(
-        "The name of the index is taken",
-        why=f"{name} in {address.location} is something else than an HNSW index on the vectors' "
-        "cosine distance.",
-        fix="rename or drop it, or build an index under another name with the statement that "
-        "`undrift index build --sql` prints",
-    )
-
-
-def _names(table: Table) -> dict[str, str]:
-    return {"schema": table.schema, "table": table.name, "ours": table.search_index_name}
-
-
-def _out_of_range(option: str, found: object, allowed: str) -> ConfigError:
-    return ConfigError(
-        f"{option} is out of range",
-        why=f"{found} was given, and it takes {allowed}.",
-        fix=f"give another {option}, or leave it out",
-    )
+def _names(table: Table) -> dict[str, object]:
+    return {"schema": table.schema, "table": table.name, "ours": table.search_index_names}

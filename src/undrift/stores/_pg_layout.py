@@ -9,7 +9,7 @@ from psycopg import Connection, sql
 from psycopg.rows import TupleRow
 
 from undrift.errors import ConfigError
-from undrift.stores._pg_address import Address, Table
+from undrift.stores._pg_address import HALF, WHOLE, Address, Table, VectorType
 
 CREATE_EXTENSION = sql.SQL("CREATE EXTENSION IF NOT EXISTS vector")
 
@@ -75,7 +75,6 @@ _COLUMN_TYPES = {
     "deleted_at": "timestamptz",
     "text": "text",
     "metadata": "jsonb",
-    "embedding": "vector",
 }
 
 # The catalogue, unlike to_regclass(), shows to every role what there is.
@@ -87,27 +86,39 @@ _FIND_COLUMNS = """
 SELECT a.attname, t.typname, a.atttypmod
 FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
 WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped"""
+_FIND_VECTORS = """
+SELECT t.typname
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_attribute a ON a.attrelid = c.oid JOIN pg_type t ON t.oid = a.atttypid
+WHERE n.nspname = %s AND c.relname = %s AND a.attname = 'embedding' AND NOT a.attisdropped"""
 _HAS_SCHEMA = "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = %s)"
 _HAS_EXTENSION = "SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'vector')"
 
 
 class Layout(NamedTuple):
-    """What is known of the table: whether it is there, and its vectors' dimension if it has one."""
+    """What is known of the table.
+
+    Attributes:
+        dimension: its vectors', if they have one.
+        vectors: how they are stored, None where there is no table.
+    """
 
     exists: bool
     dimension: int | None = None
+    vectors: VectorType | None = None
 
 
 def ddl(
-    table: Table, dimension: int, *, vector_schema: str | None = None
+    address: Address, dimension: int, *, vector_schema: str | None = None
 ) -> tuple[sql.Composed, ...]:
-    """The statements that create *table*, its schema and its indexes.
+    """The statements that create the table of *address*, its schema and its indexes.
 
     Args:
         vector_schema: where pgvector is installed, if that is known; None leaves it to the role's
             search path.
     """
-    vector = sql.Identifier(vector_schema, "vector") if vector_schema else sql.SQL("vector")
+    table, kind = address.table, address.vectors or WHOLE
+    vector = sql.Identifier(vector_schema, kind) if vector_schema else sql.SQL(kind)
     return (
         _CREATE_SCHEMA.format(schema=sql.Identifier(table.schema)),
         _CREATE_TABLE.format(
@@ -129,9 +140,21 @@ def claims_ddl(table: Table) -> sql.Composed:
     return _CREATE_CLAIMS.format(claims=table.claims)
 
 
+def own_schema_ddl(of: Table) -> tuple[sql.Composed, ...]:
+    """The statements that create undrift's own schema, with the claims of a foreign table."""
+    own = Table(name=str(of))
+    return _CREATE_SCHEMA.format(schema=sql.Identifier(own.schema)), claims_ddl(own)
+
+
 def has_extension(connection: Connection[TupleRow]) -> bool:
     """Whether pgvector is installed in the database."""
     return _is_true(connection, _HAS_EXTENSION, [])
+
+
+def found_vectors(connection: Connection[TupleRow], table: Table) -> VectorType | None:
+    """How *table* stores vectors; None where it is not there, or not one of undrift's."""
+    row = connection.execute(_FIND_VECTORS, table.names).fetchone()
+    return _vector_type(row[0]) if row is not None else None
 
 
 def has_schema(connection: Connection[TupleRow], table: Table) -> bool:
@@ -143,7 +166,8 @@ def found_layout(connection: Connection[TupleRow], address: Address) -> Layout:
     """What the database has under the table's name.
 
     Raises:
-        ConfigError: something else than a table of undrift's, or one that hides rows.
+        ConfigError: something else than a table of undrift's, one that hides rows, or one that
+            stores vectors otherwise than the address says.
     """
     table = address.table
     found = connection.execute(_FIND_TABLE, [table.schema, table.name]).fetchone()
@@ -166,8 +190,29 @@ def found_layout(connection: Connection[TupleRow], address: Address) -> Layout:
             raise _foreign(address, f"it lacks the column {name}")
         if columns[name][0] != kind:
             raise _foreign(address, f"its column {name} is {columns[name][0]}, not {kind}")
-    dimension = columns["embedding"][1]
-    return Layout(exists=True, dimension=dimension if dimension > 0 else None)
+    if "embedding" not in columns:
+        raise _foreign(address, "it lacks the column embedding")
+    type_name, dimension = columns["embedding"]
+    vectors = _vector_type(type_name)
+    if vectors is None:
+        raise _foreign(address, f"its column embedding is {type_name}, not {WHOLE} or {HALF}")
+    if address.vectors not in (None, vectors):
+        raise _stored_otherwise(address, vectors)
+    return Layout(exists=True, dimension=dimension if dimension > 0 else None, vectors=vectors)
+
+
+def _vector_type(name: str) -> VectorType | None:
+    return name if name in (WHOLE, HALF) else None
+
+
+def _stored_otherwise(address: Address, found: VectorType) -> ConfigError:
+    return ConfigError(
+        "The vector store keeps its vectors in another type",
+        why=f"the column embedding of {address.table} in {address.location} is {found}, and "
+        f"VECTOR_URL says ?vectors={address.vectors}.",
+        fix=f"leave vectors= out of VECTOR_URL to go on with {found}; for {address.vectors} set "
+        "another ?table= too and run `undrift sync --all`",
+    )
 
 
 def _foreign(address: Address, why: str) -> ConfigError:

@@ -19,7 +19,7 @@ from undrift.errors import ConfigError, UndriftError
 from undrift.findings import Finding, Status, of_error, ok, problem, warning
 from undrift.state import Claim
 from undrift.stores import _pg_layout as layout
-from undrift.stores._pg_address import Address, parse_address
+from undrift.stores._pg_address import WHOLE, Address, parse_address
 from undrift.stores._pg_claims import ClaimTable
 from undrift.stores._pg_errors import Doing, mapped_errors
 from undrift.stores._pg_rights import creating, lacking_to_create
@@ -229,8 +229,8 @@ def _create(connection: Connection[TupleRow], address: Address, dimension: int) 
     table = address.table
     if not layout.has_extension(connection):
         connection.execute(layout.CREATE_EXTENSION)
-    vector_schema = learn_vectors(connection, address.location)
-    create_schema, *others = layout.ddl(table, dimension, vector_schema=vector_schema)
+    vector_schema = learn_vectors(connection, address.location, address.vectors or WHOLE)
+    create_schema, *others = layout.ddl(address, dimension, vector_schema=vector_schema)
     if not layout.has_schema(connection, table):
         connection.execute(create_schema)
     for statement in others:

@@ -4,35 +4,50 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from psycopg import Connection
 from psycopg.rows import TupleRow
 
 from undrift.pooling import Pool
 from undrift.postgres import connect, is_usable
-from undrift.stores._pg_address import Address
+from undrift.stores._pg_address import WHOLE, Address, VectorType
+from undrift.stores._pg_layout import found_vectors
 from undrift.stores._pg_vectors import learn_vectors
 
 
+class VectorColumn(NamedTuple):
+    """The vectors' type, and the schema where pgvector is installed."""
+
+    type: VectorType
+    schema: str
+
+
 class Session:
-    """A connection, and where its database keeps the type `vector` once it was asked.
+    """A connection, and what its database says of the vectors once it was asked."""
 
-    Args:
-        location: the store's address, for errors.
-    """
+    __slots__ = ("_address", "_column", "connection")
 
-    __slots__ = ("_location", "_vector_schema", "connection")
-
-    def __init__(self, connection: Connection[TupleRow], location: str) -> None:
+    def __init__(self, connection: Connection[TupleRow], address: Address) -> None:
         self.connection = connection
-        self._location = location
-        self._vector_schema: str | None = None
+        self._address = address
+        self._column: VectorColumn | None = None
+
+    def vectors(self) -> VectorColumn:
+        """How the table stores them; from then on the connection sends vectors of that type."""
+        if self._column is not None:
+            return self._column
+        found = found_vectors(self.connection, self._address.table)
+        kind = found or self._address.vectors or WHOLE
+        schema = learn_vectors(self.connection, self._address.location, kind)
+        column = VectorColumn(kind, schema)
+        if found is not None:  # else the table is yet to come, and somebody else may create it
+            self._column = column
+        return column
 
     def vector_schema(self) -> str:
-        """The schema where pgvector is installed; from then on the connection sends vectors."""
-        if self._vector_schema is None:
-            self._vector_schema = learn_vectors(self.connection, self._location)
-        return self._vector_schema
+        """The schema where pgvector is installed; the connection sends vectors as above."""
+        return self.vectors().schema
 
 
 class Sessions:
@@ -61,7 +76,7 @@ class Sessions:
         self._pool.close()
 
     def _open(self) -> Session:
-        return Session(self.connect(), self._address.location)
+        return Session(self.connect(), self._address)
 
 
 def _close(session: Session) -> None:

@@ -13,7 +13,7 @@ from typing import LiteralString
 from psycopg import sql
 
 from undrift.stores._pg_address import Table
-from undrift.stores._pg_index import Expression
+from undrift.stores._pg_index import Indexed
 
 # A record that has lost its vector is found by no search, so its stamp names no model. A small
 # index knows the lost ones; looking for the vector itself would read the table, not the index.
@@ -194,14 +194,14 @@ class Statements:
         """The search; its distance operator is in the schema where pgvector is installed."""
         return self._measuring(_SEARCH, vector_schema)
 
-    def approximate_search(self, vector_schema: str, expression: Expression) -> sql.Composed:
-        """The same search in a form that an index over *expression* can serve."""
+    def approximate_search(self, vector_schema: str, indexed: Indexed) -> sql.Composed:
+        """The same search in a form that an index over *indexed* can serve."""
         schema = vector_schema.replace("%", "%%")
         return self._measuring(
             _APPROXIMATE_SEARCH,
             vector_schema,
-            embedding=expression.of(sql.Identifier("embedding"), schema),
-            vector=expression.of(sql.SQL("%(vector)s"), schema),
+            embedding=indexed.of(sql.Identifier("embedding"), schema),
+            vector=indexed.of(sql.SQL("%(vector)s"), schema),
         )
 
     def exact_sample(self, vector_schema: str) -> sql.Composed:

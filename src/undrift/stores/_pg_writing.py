@@ -9,10 +9,11 @@ from typing import TypeVar
 from psycopg import Connection
 from psycopg.rows import TupleRow
 
-from undrift.ports import Deletion, Record
+from undrift.errors import WriteFailed
+from undrift.ports import Deletion, Record, Vectors
 from undrift.state import Tombstone
 from undrift.stores._pg_sql import Statements
-from undrift.stores._pg_vectors import VectorArray
+from undrift.stores._pg_vectors import VectorArray, why_not_halved
 
 T = TypeVar("T")
 
@@ -27,6 +28,28 @@ def is_uuid(vector_id: str) -> bool:
     return _UUID.fullmatch(vector_id) is not None
 
 
+def require_halves(records: Sequence[Record]) -> None:
+    """Refuse a batch with a vector that cannot be stored as halves.
+
+    Raises:
+        WriteFailed: there is one.
+    """
+    puts = [record for record in records if record.embedding is not None]
+    for part in _parts(puts):
+        found = why_not_halved(_embeddings(part))
+        if found is None:
+            continue
+        number, why = found
+        stamp = part[number].stamp
+        raise WriteFailed(
+            "The store refused a batch",
+            why=f"the vector of {stamp.key!a} of user {stamp.owner_id!a} {why}; nothing was "
+            "written.",
+            fix="let the embedder make vectors of length 1, as most do, or store them whole: "
+            "another ?table= in VECTOR_URL without vectors=halfvec, then `undrift sync --all`",
+        )
+
+
 class Writing:
     """The statements that write, given a connection with an open transaction."""
 
@@ -39,8 +62,8 @@ class Writing:
         puts = [record for record in records if record.embedding is not None]
         restamps = [record for record in records if record.embedding is None]
         for part in _parts(puts):
-            vectors = [record.embedding for record in part if record.embedding is not None]
-            connection.execute(self._statements.put, [*_columns(part), VectorArray(vectors)])
+            vectors = VectorArray(_embeddings(part))
+            connection.execute(self._statements.put, [*_columns(part), vectors])
         for part in _parts(restamps):
             connection.execute(self._statements.restamp, _columns(part))
 
@@ -82,6 +105,10 @@ def _columns(part: Sequence[Record]) -> list[list[object]]:
     texts = [record.text for record in part]
     metadata = [record.metadata_json for record in part]
     return [*map(list, stamps), texts, metadata]
+
+
+def _embeddings(part: Sequence[Record]) -> list[Vectors]:
+    return [record.embedding for record in part if record.embedding is not None]
 
 
 def _parts(batch: Sequence[T]) -> Iterator[Sequence[T]]:

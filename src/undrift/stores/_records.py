@@ -182,7 +182,9 @@ def _checked_dimension(record: Record, embedding: np.ndarray, dimension: int | N
             fix="embed all records of a batch with one model",
         )
     # Overflow and underflow of this sum make a cosine meaningless just as NaN and zero do.
-    if not 0.0 < float(np.dot(embedding, embedding)) < math.inf:
+    with np.errstate(over="ignore"):
+        square = float(np.dot(embedding, embedding))
+    if not 0.0 < square < math.inf:
         raise WriteFailed(
             "The store refused a batch",
             why=f"the vector of {_name(record)} is not finite or has no length, so that no search "

@@ -42,16 +42,17 @@ from undrift.search_index import (
 )
 from undrift.state import Claim, Expected, Fence, Tombstone
 from undrift.stores import _pg_layout as layout
-from undrift.stores._pg_address import parse_address
+from undrift.stores._pg_address import HALF, WHOLE, parse_address
+from undrift.stores._pg_asking import ask_index
 from undrift.stores._pg_build import IndexBuilder, IndexSession
 from undrift.stores._pg_claims import ClaimTable
 from undrift.stores._pg_errors import Doing, mapped_errors
-from undrift.stores._pg_index import ask_index, expression_for
+from undrift.stores._pg_index import indexed_of
 from undrift.stores._pg_rights import creating
 from undrift.stores._pg_sessions import Session, Sessions
 from undrift.stores._pg_sql import APPROXIMATE_FROM_RECORDS, Statements
-from undrift.stores._pg_vectors import OneVector, learn_vectors
-from undrift.stores._pg_writing import Writing, is_uuid
+from undrift.stores._pg_vectors import OneVector
+from undrift.stores._pg_writing import Writing, is_uuid, require_halves
 from undrift.stores._records import (
     Batch,
     Fenced,
@@ -62,6 +63,7 @@ from undrift.stores._records import (
     storable,
     tombstones_of,
 )
+from undrift.stores.pgvector_adopted import AdoptedPgvectorStore
 
 T = TypeVar("T")
 
@@ -81,9 +83,10 @@ _LOCK_CREATION = f"SELECT pg_advisory_xact_lock({0x756E6472696674})"
 
 def open_at(
     url: str, *, namespace: str, keep_text: bool, fields: StoreFields | None
-) -> PgvectorStore:
-    """The store at ``postgresql://…``; see `PgvectorStore`."""
-    del fields  # not adopted yet
+) -> PgvectorStore | AdoptedPgvectorStore:
+    """The store at ``postgresql://…``, with *fields* over a table that another program filled."""
+    if fields is not None:
+        return AdoptedPgvectorStore(url, namespace=namespace, fields=fields)
     return PgvectorStore(url, namespace=namespace, keep_text=keep_text)
 
 
@@ -91,8 +94,8 @@ class PgvectorStore:
     """The `TransactionalStore` in one PostgreSQL table.
 
     Args:
-        url: ``postgresql://…[?table=schema.table&search=exact|approximate&…]``; a table without a
-            schema is in ``undrift``, and all other parameters are libpq's.
+        url: ``postgresql://…[?table=schema.table&search=exact|approximate&vectors=halfvec&…]``; a
+            table without a schema is in ``undrift``, and all other parameters are libpq's.
         namespace: whose records are managed.
         keep_text: False stores neither texts nor metadata.
 
@@ -108,6 +111,7 @@ class PgvectorStore:
         self._writing = Writing(self._statements, namespace)
         self._claims = ClaimTable(self._address, namespace)
         self._sessions = Sessions(self._address)
+        self._vectors = self._address.vectors or WHOLE
 
     @property
     def namespace(self) -> str:
@@ -120,9 +124,14 @@ class PgvectorStore:
 
         With ``search=approximate`` in the URL an index on vectors may be asked, and with the
         default parameters it found 99 % of the nearest. Without it, an index that is there changes
-        no result.
+        no result. Whether vectors are halved says the address, or the table, once `describe` has
+        looked.
         """
         why_not = {}
+        if self._vectors == HALF:
+            why_not["exact_vectors"] = (
+                "halfvec rounds every component to 11 bits, and a search compares what it stores"
+            )
         if self._address.is_approximate:
             why_not["exact_owner_search"] = (
                 "?search=approximate lets an index answer for owners with "
@@ -132,6 +141,7 @@ class PgvectorStore:
             store_class=StoreClass.TRANSACTIONAL,
             atomic_records=_ATOMIC_RECORDS,
             exact_owner_search=not self._address.is_approximate,
+            exact_vectors=self._vectors == WHOLE,
             why_not=why_not,
         )
 
@@ -141,6 +151,7 @@ class PgvectorStore:
         """Say what is there; reads the catalogue only."""
         with self._session("read") as session:
             found = layout.found_layout(session.connection, self._address)
+        self._vectors = found.vectors or self._vectors
         return StoreInfo(
             location=self._address.location,
             exists=found.exists,
@@ -150,7 +161,7 @@ class PgvectorStore:
 
     def ddl(self, dimension: int) -> Sequence[str]:
         """The statements that `create` runs, except those whose object is there already."""
-        statements = (layout.CREATE_EXTENSION, *layout.ddl(self._address.table, dimension))
+        statements = (layout.CREATE_EXTENSION, *layout.ddl(self._address, dimension))
         return [statement.as_string(None) for statement in statements]
 
     def create(self, dimension: int) -> None:
@@ -173,8 +184,8 @@ class PgvectorStore:
                 return
             if not layout.has_extension(connection):
                 connection.execute(layout.CREATE_EXTENSION)
-            vector_schema = learn_vectors(connection, self._address.location)
-            create_schema, *others = layout.ddl(table, dimension, vector_schema=vector_schema)
+            schema = session.vector_schema()
+            create_schema, *others = layout.ddl(self._address, dimension, vector_schema=schema)
             if not layout.has_schema(connection, table):
                 connection.execute(create_schema)
             for statement in others:
@@ -252,11 +263,12 @@ class PgvectorStore:
     def _nearest(
         self, session: Session, parameters: Mapping[str, object], dimension: int
     ) -> Sequence[TupleRow]:
-        schema = session.vector_schema()
+        kind, schema = session.vectors()
         if self._address.is_approximate:
-            query = self._statements.approximate_search(schema, expression_for(dimension))
+            statements, table = self._statements, self._address.table
+            query = statements.approximate_search(schema, indexed_of(kind, dimension))
             large = {**parameters, "enough": APPROXIMATE_FROM_RECORDS}
-            rows = ask_index(session.connection, self._statements.is_large, query, large)
+            rows = ask_index(session.connection, table, statements.is_large, query, large)
             if rows is not None and len(rows) == parameters["limit"]:
                 return rows
         return session.connection.execute(self._statements.search(schema), parameters).fetchall()
@@ -264,7 +276,7 @@ class PgvectorStore:
     # --- the search index
 
     def index_status(self) -> IndexStatus:
-        """What there is of an HNSW index, and what an exact search costs; changes nothing."""
+        """What there is of an index, and what an exact search costs; changes nothing."""
         return self._index_builder().status()
 
     def index_ddl(self, parameters: IndexParameters) -> Sequence[str]:
@@ -280,11 +292,22 @@ class PgvectorStore:
         status = builder.status()
         return replace(status, notes=(*said, *status.notes))
 
+    def drop_index_ddl(self) -> Sequence[str]:
+        """The statements that `drop_index` runs, for people."""
+        return self._index_builder().drop_ddl()
+
+    def drop_index(self) -> IndexStatus:
+        """Drop the index CONCURRENTLY, over a connection of its own that goes to the server."""
+        builder = self._index_builder()
+        said = builder.drop()
+        status = builder.status()
+        return replace(status, notes=(*said, *status.notes))
+
     def _index_builder(self) -> IndexBuilder:
         @contextmanager
         def sessions(doing: Doing) -> Iterator[IndexSession]:
             with self._session(doing) as session:
-                yield IndexSession(session.connection, session.vector_schema())
+                yield IndexSession(session.connection, *session.vectors())
 
         return IndexBuilder(
             address=self._address,
@@ -372,7 +395,8 @@ class PgvectorStore:
     def _publish_once(self, batch: Batch, fenced: Fenced | None) -> frozenset[str]:
         left_out: frozenset[str] = frozenset()
         with self._sessions.session() as session:
-            session.vector_schema()
+            if session.vectors().type == HALF:
+                require_halves(batch.writes)
             connection = session.connection
             with connection.transaction():
                 reach("store.publish.begun")

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from undrift.adoption import StoreFields
 from undrift.findings import Finding
+from undrift.stores import open_store, scheme_of
 
 if TYPE_CHECKING:
     from undrift.stores._pg_rights import Login
@@ -42,31 +44,41 @@ class StoreProbe:
     counts: Sequence[RecordCount] | None = None
 
 
-def probe_store(url: str, *, dimension: int | None) -> StoreProbe:
+def probe_store(
+    url: str, *, dimension: int | None, fields: StoreFields | None = None
+) -> StoreProbe:
     """Look at the store at *url*, whatever its scheme.
+
+    Args:
+        dimension: components per vector of the embedder; None where nobody knows.
+        fields: where the parts of a stamp are found, in a collection that another program filled.
 
     Raises:
         ConfigError: no adapter for the scheme, a malformed URL, or a missing driver.
+        UnsupportedError: the adapter does not manage collections of other programs.
     """
-    from undrift.stores import open_store
-
-    open_store(url).close()  # says what is wrong with the URL, and connects to nothing
-    if url.partition("://")[0].lower().startswith("sqlite"):
+    open_store(url, fields=fields).close()  # what is wrong with the URL; connects to nothing
+    scheme = scheme_of(url)
+    if scheme == "sqlite" and fields is None:
         from undrift.stores._sqlite_probe import probe_sqlite
 
         return probe_sqlite(url)
-    from undrift.stores._pg_probe import probe_pgvector
+    if scheme == "postgresql" and fields is None:
+        from undrift.stores._pg_probe import probe_pgvector
 
-    return probe_pgvector(url, dimension)
+        return probe_pgvector(url, dimension)
+    from undrift.stores._described_probe import probe_described
+
+    return probe_described(url, fields)
 
 
 def login_of(url: str) -> Login | None:
-    """As whom *url* logs in, and where; None where nobody does, as in SQLite.
+    """As whom *url* logs in to PostgreSQL, and where; None where nobody does.
 
     Raises:
         ConfigError: the URL is malformed.
     """
-    if url.partition("://")[0].lower().startswith("sqlite"):
+    if scheme_of(url) != "postgresql":
         return None
     from undrift.stores import _pg_rights
 
@@ -74,9 +86,15 @@ def login_of(url: str) -> Login | None:
 
 
 def grants_of(url: str) -> Sequence[str]:
-    """The lines of a DBA's script that let the role of *url* use the store. Connects to nothing."""
-    if url.partition("://")[0].lower().startswith("sqlite"):
+    """The lines of a DBA's script that let the role of *url* use the store. Connects to nothing.
+
+    Empty where the store knows no roles that SQL could grant anything.
+    """
+    scheme = scheme_of(url)
+    if scheme == "sqlite":
         return ("-- SQLite has no roles: who may read and write the file and its folder may sync.",)
+    if scheme != "postgresql":
+        return ()
     from undrift.stores._pg_rights import grants
 
     return grants(url)

@@ -76,6 +76,10 @@ class StoreFixtures(ABC):
     def stored_vector(self, location: str, vector_id: str) -> Vectors:
         """The vector that is stored, bit for bit."""
 
+    def as_stored(self, vectors: Vectors) -> Vectors:
+        """What *vectors*, one in a row, become where the store keeps and compares them."""
+        return vectors
+
     @classmethod
     def make_store(cls, location: str, namespace: str = "default") -> VectorStore:
         """Open the store at *location*, which may have been opened before."""
@@ -164,9 +168,18 @@ def enumerated(store: VectorStore, *owners: str) -> set[Stamp]:
     return set(found)
 
 
-def similarities(written: Sequence[Record], query: Vectors) -> list[tuple[float, str]]:
-    """Cosine similarity and vector_id of all that was written, best first, by brute force."""
+def similarities(
+    written: Sequence[Record],
+    query: Vectors,
+    as_stored: Callable[[Vectors], Vectors] = lambda vectors: vectors,
+) -> list[tuple[float, str]]:
+    """Cosine similarity and vector_id of all that was written, best first, by brute force.
+
+    Args:
+        as_stored: what becomes of vectors, the query too, before the store compares them.
+    """
     matrix = np.stack([record.embedding for record in written if record.embedding is not None])
+    matrix, query = as_stored(matrix), as_stored(query[np.newaxis])[0]
     scores = (matrix @ query) / (np.linalg.norm(matrix, axis=1) * np.linalg.norm(query))
     ids = [record.stamp.vector_id for record in written]
     return sorted(zip(scores.tolist(), ids, strict=True), reverse=True)

@@ -47,6 +47,7 @@ UNSTORABLE = {
     "two dimensions": lambda: record("bad", embedding=vectors(2)),
     "NaN": lambda: record("bad", embedding=np.full(DIMENSION, np.nan, dtype=np.float32)),
     "infinity": lambda: record("bad", embedding=np.full(DIMENSION, np.inf, dtype=np.float32)),
+    "too long": lambda: record("bad", embedding=np.full(DIMENSION, 1e30, dtype=np.float32)),
     "zero": lambda: record("bad", embedding=np.zeros(DIMENSION, dtype=np.float32)),
 }
 """Writes that are refused as such."""

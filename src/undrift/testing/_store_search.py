@@ -22,7 +22,7 @@ class SearchContract(StoreFixtures):
         self.need(crowd.store, "exact_owner_search")
         written = crowd.by_owner[owner_id]
         for query in vectors(5, seed=77):
-            expected = similarities(written, query)[:10]
+            expected = similarities(written, query, self.as_stored)[:10]
             found = crowd.store.search(owner_id, query, model=MODEL, kinds=None, limit=10)
             assert [match.stamp.vector_id for match in found] == [id_ for _, id_ in expected]
             np.testing.assert_allclose(
