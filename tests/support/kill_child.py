@@ -12,6 +12,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
 from support.naive import NaiveWriter
@@ -27,6 +28,8 @@ Job = Mapping[str, Any]
 
 def main() -> None:
     """Run jobs until stdin is closed."""
+    for module in ("undrift.stores.redis", "undrift.stores.qdrant"):
+        import_module(module)  # once, and not in every fork; LanceDB's threads outlive no fork
     while line := read_line():
         child = os.fork()
         if child == 0:
@@ -59,7 +62,11 @@ def run_in_child(job: Job) -> None:
 def sync(job: Job) -> dict[str, str]:
     """Sync the job's owners with undrift."""
     with Undrift(
-        source=job["source"], store=job["store"], embedder=CountingEmbedder(), namespace=NAMESPACE
+        source=job["source"],
+        store=job["store"],
+        state=job["state"],
+        embedder=CountingEmbedder(),
+        namespace=NAMESPACE,
     ) as sides:
         reports = sides.sync_owners(job["owners"], force=job["force"])
         return {report.owner_id: str(report.outcome) for report in reports}

@@ -94,6 +94,7 @@ class Writer(_Child):
             {
                 "source": world.source_url,
                 "store": world.store_url,
+                "state": world.state_url,
                 "owners": list(owners),
                 "force": force,
                 "pause_at": pause_at,
@@ -140,7 +141,14 @@ class Searcher(_Child):
 
     def watch(self, world: World, owner: str) -> None:
         """Turn to another owner; what was observed before is forgotten."""
-        self.ask({"source": world.source_url, "store": world.store_url, "owner": owner})
+        self.ask(
+            {
+                "source": world.source_url,
+                "store": world.store_url,
+                "state": world.state_url,
+                "owner": owner,
+            }
+        )
         self.observations.clear()
         self.look()
 

@@ -29,6 +29,7 @@ class Watch:
         self._sides = Undrift(
             source=request["source"],
             store=request["store"],
+            state=request["state"],
             embedder=CountingEmbedder(),
             namespace=NAMESPACE,
             heal=NO_HEALING,  # it looks on; a repair of its own would take the writer's away

@@ -56,9 +56,11 @@ class StoreFixtures(ABC):
     Attributes:
         opener: what opens a store at an address, here and in other processes, as
             ``module:function``; it is called with the address and ``namespace=``.
+        tested_with: the database and its version, for people.
     """
 
     opener = "undrift.stores:open_store"
+    tested_with = "version unknown"
 
     @abstractmethod
     def damage(self, location: str, vector_id: str, field: str, value: object) -> None:

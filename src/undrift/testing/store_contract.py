@@ -23,6 +23,9 @@ the reason they give. A store passes the failpoints ``store.publish.…`` in the
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+
 import pytest
 
 # Before the parts are imported: pytest explains the failed assertions of modules it knows of.
@@ -88,9 +91,14 @@ class StoreContract(EnumerationContract, PublishingContract, SearchContract, Pro
             assert described.dimension == DIMENSION
             assert described.change_dimension
 
-    def test_every_promise_that_is_not_made_has_a_reason(self, store: VectorStore) -> None:
+    def test_every_promise_that_is_not_made_has_a_reason(
+        self, store: VectorStore, record_property: Callable[[str, object], None]
+    ) -> None:
         """So that a person learns what to expect of this store."""
         capabilities = store.capabilities
+        record_property("store_class", capabilities.store_class.value)
+        record_property("tested_with", self.tested_with)
+        record_property("why_not", json.dumps(dict(capabilities.why_not)))
         made = {
             "store_class": capabilities.store_class is StoreClass.TRANSACTIONAL,
             "atomic_records": capabilities.atomic_records > 0,

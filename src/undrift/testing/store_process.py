@@ -168,6 +168,8 @@ class StoreProcess:
     def wait_for_acknowledgement(self) -> int:
         """Wait until one more publish has returned, and say which version it was of."""
         message = self._receive()
+        if "ended" in message:
+            self._job_process = 0
         self._acknowledged = message["acknowledged"]
         return self._acknowledged
 
