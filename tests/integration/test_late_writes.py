@@ -1,7 +1,7 @@
 """A worker is held right before it sends, another finishes first: what comes late changes nothing.
 
-In both classes, on both databases. The control, a plain upsert held at the same step, does let the
-late write through.
+In both classes, on both databases, and on every other store of class C. The control, a plain upsert
+held at the same step, does let the late write through.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import NamedTuple
 import pytest
 
 from support.classed import Classed
+from support.every_store import CONDITIONAL, world_on
 from support.layouts import Document, document, experience
 from support.sides import World
 from support.wrappers import Before, nothing
@@ -78,7 +79,22 @@ SCENARIOS = {
 }
 
 
-@pytest.fixture(params=["T", "C"])
+SQL = ("sqlite", "pgvector")
+
+
+@pytest.fixture
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    """A world on the store that the test names; see `classed`."""
+    name = request.param
+    if name in SQL:
+        new = {"sqlite": "new_sqlite_world", "pgvector": "new_postgres_world"}[name]
+        yield request.getfixturevalue(new)()
+        return
+    with world_on(name, request, tmp_path) as found:
+        yield found
+
+
+@pytest.fixture
 def classed(
     request: pytest.FixtureRequest,
     world: World,
@@ -86,13 +102,23 @@ def classed(
     new_postgres_url: Callable[[], str],
     without_leases: None,
 ) -> Iterator[Classed]:
-    """A world in each class, in which nobody waits for anybody."""
-    state_url = None
-    if request.param == "C":
+    """A world in the class that the test names, in which nobody waits for anybody."""
+    state_url = world.state_url
+    if request.param == "C" and state_url is None:
         is_postgres = world.store.database.is_postgres
         state_url = new_postgres_url() if is_postgres else f"sqlite:///{tmp_path}/state.db"
     with Classed(world, state_url) as classed:
         yield classed
+
+
+in_every_class = pytest.mark.parametrize(
+    ("classed", "world"),
+    [
+        *((letter, store) for letter in "TC" for store in SQL),
+        *(("C", store) for store in CONDITIONAL),
+    ],
+    indirect=True,
+)
 
 
 @pytest.fixture(params=sorted(SCENARIOS))
@@ -128,6 +154,7 @@ def sync(sides: Undrift, scenario: Scenario) -> None:
         assert report.is_in_sync or report.outcome == "not_found", report
 
 
+@in_every_class
 @pytest.mark.parametrize("at_send", [1, 2])
 def test_what_is_sent_late_changes_nothing(
     classed: Classed, scenario: Scenario, at_send: int, monkeypatch: pytest.MonkeyPatch
@@ -147,6 +174,11 @@ def test_what_is_sent_late_changes_nothing(
         assert classed.open().check(owner).in_sync
 
 
+@pytest.mark.parametrize(
+    ("classed", "world"),
+    [*((letter, store) for letter in "TC" for store in SQL), ("C", "redis")],
+    indirect=True,
+)
 def test_the_watcher_of_a_late_write_ends_right_too(classed: Classed, scenario: Scenario) -> None:
     """It reads the store back only, and leaves the owner to whoever was quicker."""
     world, quick = classed.world, classed.open()
@@ -214,7 +246,14 @@ class PlainUpsert:
         )
 
 
-@pytest.mark.parametrize("name", sorted(SCENARIOS))
+@pytest.mark.parametrize(
+    ("world", "name"),
+    [
+        *((store, name) for store in SQL for name in sorted(SCENARIOS)),
+        *((store, "A, B, A with a late B") for store in CONDITIONAL),
+    ],
+    indirect=["world"],
+)
 def test_control_a_plain_upsert_lets_the_late_write_through(world: World, name: str) -> None:
     """The same measurement finds the store wrong at rest."""
     scenario = SCENARIOS[name]

@@ -7,14 +7,14 @@ from contextlib import ExitStack
 
 from support.closing import Closing
 from support.sides import Database, World
-from support.wrappers import Before, SteppedStore, nothing
+from support.wrappers import Before, SteppedClaimableStore, SteppedStore, nothing
 from undrift import Undrift
 from undrift.heal import NO_HEALING
 from undrift.mapping import Mapping as SourceMapping
-from undrift.ports import Embedder, Source
+from undrift.ports import Embedder, Source, VectorStore
 from undrift.render import Renderer
 from undrift.sources import open_source
-from undrift.state import Tombstone
+from undrift.state import Tombstone, TransactionalStore
 from undrift.stores import open_store
 from undrift.sync import SyncOptions
 from undrift.watch import Watcher, WatchOptions
@@ -31,7 +31,7 @@ STATE_TABLES = (
 )
 
 
-class Stepped(SteppedStore):
+class _TellingOfTombstones(SteppedClaimableStore):
     """A store that also tells of the tombstones it is about to put."""
 
     def bury(self, tombstones: Sequence[Tombstone]) -> None:
@@ -39,6 +39,17 @@ class Stepped(SteppedStore):
         self._before("store.publish")
         super().bury(tombstones)
         self._before("store.publish returned")
+
+
+class _TransactionalTellingOfTombstones(_TellingOfTombstones, SteppedStore):
+    """The same for a store whose database can hold the state too."""
+
+
+def stepped(store: VectorStore, before: Before) -> VectorStore:
+    """*store*, which tells *before* of its steps."""
+    if isinstance(store, TransactionalStore):
+        return _TransactionalTellingOfTombstones(store, before)
+    return _TellingOfTombstones(store, before)
 
 
 class Classed(Closing):
@@ -81,7 +92,7 @@ class Classed(Closing):
         fields = Renderer(mapping).fields
         sides = Undrift(
             source=source(open_source(world.source_url, mapping, fields)),
-            store=Stepped(open_store(world.store_url), before),
+            store=stepped(open_store(world.store_url), before),
             state=state_url or self.state_url,
             embedder=embedder or world.embedder,
             mapping=mapping,

@@ -23,7 +23,7 @@ from undrift.ports import (
     Vectors,
     VectorStore,
 )
-from undrift.state import Claim, Expected, Fence, Tombstone, TransactionalStore
+from undrift.state import Claim, ClaimableStore, Expected, Fence, Tombstone, TransactionalStore
 
 T = TypeVar("T")
 Before = Callable[[str], None]
@@ -65,7 +65,7 @@ class SteppedSource:
         self._inner.close()
 
 
-class SteppedStore:
+class SteppedClaimableStore:
     """A `VectorStore` whose steps are told to *before*, and whose publishes are written down.
 
     Attributes:
@@ -130,47 +130,29 @@ class SteppedStore:
         self.published.append((len(writes), len(deletes)))
         self._before("store.publish returned")
 
-    def publish_fenced(
-        self,
-        writes: Sequence[Record],
-        deletes: Sequence[Deletion],
-        expected: Sequence[Expected],
-        fence: Fence,
-    ) -> frozenset[str]:
-        """See `TransactionalStore.publish_fenced`."""
-        self._before("store.publish")
-        left_out = self._fencing.publish_fenced(writes, deletes, expected, fence)
-        self.published.append((len(writes), len(deletes)))
-        self._before("store.publish returned")
-        return left_out
-
-    def state_address(self) -> tuple[str, str]:
-        """See `TransactionalStore.state_address`."""
-        return self._fencing.state_address()
-
     def claim(self) -> Claim | None:
         """See `ClaimableStore.claim`."""
-        return self._fencing.claim()
+        return self._claimable.claim()
 
     def put_claim(self, claim: Claim, *, replacing: Claim | None) -> bool:
         """See `ClaimableStore.put_claim`."""
-        return self._fencing.put_claim(claim, replacing=replacing)
+        return self._claimable.put_claim(claim, replacing=replacing)
 
     def tombstones(self, owners: Sequence[str]) -> Iterator[Tombstone]:
         """See `ClaimableStore.tombstones`."""
-        return self._fencing.tombstones(owners)
+        return self._claimable.tombstones(owners)
 
     def bury(self, tombstones: Sequence[Tombstone]) -> None:
         """See `ClaimableStore.bury`."""
-        self._fencing.bury(tombstones)
+        self._claimable.bury(tombstones)
 
     def collect(self, tombstones: Sequence[Tombstone]) -> None:
         """See `ClaimableStore.collect`."""
-        self._fencing.collect(tombstones)
+        self._claimable.collect(tombstones)
 
     @property
-    def _fencing(self) -> TransactionalStore:
-        assert isinstance(self._inner, TransactionalStore)
+    def _claimable(self) -> ClaimableStore:
+        assert isinstance(self._inner, ClaimableStore)
         return self._inner
 
     def search(
@@ -189,6 +171,33 @@ class SteppedStore:
     def close(self) -> None:
         """See `VectorStore.close`."""
         self._inner.close()
+
+
+class SteppedStore(SteppedClaimableStore):
+    """The same for a store whose database can hold the state too."""
+
+    def publish_fenced(
+        self,
+        writes: Sequence[Record],
+        deletes: Sequence[Deletion],
+        expected: Sequence[Expected],
+        fence: Fence,
+    ) -> frozenset[str]:
+        """See `TransactionalStore.publish_fenced`."""
+        self._before("store.publish")
+        left_out = self._fencing.publish_fenced(writes, deletes, expected, fence)
+        self.published.append((len(writes), len(deletes)))
+        self._before("store.publish returned")
+        return left_out
+
+    def state_address(self) -> tuple[str, str]:
+        """See `TransactionalStore.state_address`."""
+        return self._fencing.state_address()
+
+    @property
+    def _fencing(self) -> TransactionalStore:
+        assert isinstance(self._inner, TransactionalStore)
+        return self._inner
 
 
 def _stepped(items: Iterator[T], before: Before, name: str) -> Iterator[T]:
