@@ -1,0 +1,321 @@
+"""Points of a Qdrant server, over its REST API."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from threading import Lock
+
+from qdrant_client import QdrantClient, models
+from qdrant_client.http.exceptions import UnexpectedResponse
+
+from undrift.errors import ConfigError
+from undrift.forks import after_fork, leave_to_parent
+from undrift.ports import Vectors
+from undrift.stores._qdrant_address import Address
+from undrift.stores._qdrant_conditions import (
+    AtLeast,
+    Condition,
+    Either,
+    Equals,
+    Every,
+    HasId,
+    HasVector,
+    Lacks,
+    Not,
+    OneOf,
+)
+from undrift.stores._qdrant_errors import NO_ANSWER, Doing, already_exists, mapped_errors
+from undrift.stores._qdrant_layout import INDEXES, ddl, index_schema
+from undrift.stores._qdrant_points import (
+    FoundCollection,
+    FoundPoint,
+    NewPoint,
+    NotThere,
+    Overwrite,
+    Page,
+    point_id,
+)
+
+OLDEST_SERVER = (1, 16)
+"""Conditional writes came with it; an earlier server takes no notice of the condition."""
+
+TIMEOUT_SECONDS = 60
+
+# All writes go through a shard's leader, so that its replicas see them, and their conditions, in
+# one order; reads are answered by more than half of the replicas, and show what they agree on.
+_ORDERING = models.WriteOrdering.STRONG
+_CONSISTENCY = models.ReadConsistencyType.QUORUM
+
+_VERSION = re.compile(r"(\d+)\.(\d+)")
+
+
+class HttpPoints:
+    """The `Points` of one collection of a server's.
+
+    Safety:
+        Every write waits until it is applied, on all replicas in use; Qdrant has it in its log
+        before, which survives a loss of power. An answer that says less is an error.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self._collection = address.collection
+        self._client: QdrantClient | None = None
+        self._connecting = Lock()
+        after_fork(self, HttpPoints._begin_afresh)
+
+    @property
+    def location(self) -> str:
+        """The collection's URL without a key."""
+        return self._address.location
+
+    # --- the collection
+
+    def find(self) -> FoundCollection | None:
+        """The collection as it is; None if the server says that there is none."""
+        try:
+            with self._errors("read"):
+                info = self._connected().get_collection(self._collection)
+        except NotThere:
+            return None
+        vectors = info.config.params.vectors
+        nameless = vectors if isinstance(vectors, models.VectorParams) else None
+        return FoundCollection(
+            dimension=None if nameless is None else nameless.size,
+            distance="" if nameless is None else nameless.distance.value,
+            indexes={field: index.data_type.value for field, index in info.payload_schema.items()},
+        )
+
+    def is_empty(self) -> bool:
+        """Whether there is no point at all."""
+        with self._errors("read"):
+            return self._connected().count(self._collection, exact=True).count == 0
+
+    def ddl(self, dimension: int) -> Sequence[str]:
+        """What `create` does, as calls of Qdrant's API."""
+        return ddl(self._collection, dimension)
+
+    def create(self, dimension: int) -> None:
+        """Create the collection and its indexes, whoever else is doing it."""
+        vectors = models.VectorParams(size=dimension, distance=models.Distance.COSINE)
+        with self._errors("create"):
+            client = self._connected()
+            try:
+                client.create_collection(self._collection, vectors_config=vectors)
+            except UnexpectedResponse as error:
+                if not already_exists(error):
+                    raise
+            for field, index in INDEXES.items():
+                schema = _SCHEMAS[index.kind](**index_schema(index))
+                done = client.create_payload_index(
+                    self._collection, field, schema, wait=True, ordering=_ORDERING
+                )
+                self._require_completed([done])
+
+    # --- writing
+
+    def upsert(self, points: Sequence[NewPoint], where: Condition) -> None:
+        """Replace the points that hold *where*, insert those that do not exist."""
+        new = [
+            models.PointStruct(
+                id=point_id(point.vector_id),
+                vector={} if point.vector is None else point.vector.tolist(),
+                payload=dict(point.payload),
+            )
+            for point in points
+        ]
+        with self._errors("write"):
+            done = self._connected().upsert(
+                self._collection, new, wait=True, ordering=_ORDERING, update_filter=_filter(where)
+            )
+            self._require_completed([done])
+
+    def overwrite(self, changes: Sequence[Overwrite]) -> None:
+        """Replace the payload of points that exist, in one request."""
+        operations = [
+            models.OverwritePayloadOperation(
+                overwrite_payload=models.SetPayload(
+                    payload=dict(change.payload), filter=_filter(change.where)
+                )
+            )
+            for change in changes
+        ]
+        with self._errors("write"):
+            done = self._connected().batch_update_points(
+                self._collection, operations, wait=True, ordering=_ORDERING
+            )
+            self._require_completed(done)
+
+    def delete(self, where: Condition) -> None:
+        """Delete the points that hold *where*."""
+        with self._errors("write"):
+            done = self._connected().delete(
+                self._collection,
+                models.FilterSelector(filter=_filter(where)),
+                wait=True,
+                ordering=_ORDERING,
+            )
+            self._require_completed([done])
+
+    def settle(self) -> None:
+        """Nothing is left to be done: every write waited for it."""
+
+    # --- reading
+
+    def page(
+        self, where: Condition, fields: Sequence[str], first_id: str | None, limit: int
+    ) -> Page:
+        """At most *limit* points that hold *where*, from *first_id* on."""
+        with self._errors("read"):
+            records, next_id = self._connected().scroll(
+                self._collection,
+                scroll_filter=_filter(where),
+                limit=limit,
+                offset=None if first_id is None else point_id(first_id),
+                with_payload=list(fields) or False,
+                with_vectors=False,
+                consistency=_CONSISTENCY,
+            )
+        return Page(_found(records), None if next_id is None else str(next_id))
+
+    def retrieve(self, vector_ids: Sequence[str], fields: Sequence[str]) -> Sequence[FoundPoint]:
+        """Those of *vector_ids* that exist."""
+        with self._errors("read"):
+            records = self._connected().retrieve(
+                self._collection,
+                [point_id(vector_id) for vector_id in vector_ids],
+                with_payload=list(fields) or False,
+                with_vectors=False,
+                consistency=_CONSISTENCY,
+            )
+        return _found(records)
+
+    def nearest(
+        self, vector: Vectors, where: Condition, fields: Sequence[str], limit: int
+    ) -> Sequence[FoundPoint]:
+        """The nearest points that hold *where*, compared one by one with what was written."""
+        parameters = models.SearchParams(
+            exact=True, quantization=models.QuantizationSearchParams(ignore=True)
+        )
+        with self._errors("read"):
+            answer = self._connected().query_points(
+                self._collection,
+                query=vector.tolist(),
+                query_filter=_filter(where),
+                search_params=parameters,
+                limit=limit,
+                with_payload=list(fields) or False,
+                consistency=_CONSISTENCY,
+            )
+        return [FoundPoint(str(hit.id), hit.payload or {}, hit.score) for hit in answer.points]
+
+    def facet(self, field: str, where: Condition, limit: int) -> Mapping[str, int]:
+        """Count the points that hold *where* by the values of *field*."""
+        with self._errors("read"):
+            answer = self._connected().facet(
+                self._collection,
+                field,
+                facet_filter=_filter(where),
+                limit=limit,
+                exact=True,
+                consistency=_CONSISTENCY,
+            )
+        return {str(hit.value): hit.count for hit in answer.hits}
+
+    def close(self) -> None:
+        """Close every connection; the next call opens another."""
+        with self._connecting:
+            client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    # --- the server
+
+    def _connected(self) -> QdrantClient:
+        with self._connecting:
+            if self._client is None:
+                client = QdrantClient(
+                    url=self._address.server,
+                    timeout=TIMEOUT_SECONDS,
+                    # As a header: the client warns of a key that it sends without TLS, which is
+                    # for whoever writes the URL to judge.
+                    metadata={"api-key": self._address.key} if self._address.key else {},
+                    check_compatibility=False,
+                )
+                try:
+                    self._require_version(client.info().version)
+                except BaseException:
+                    client.close()
+                    raise
+                self._client = client
+            return self._client
+
+    def _require_version(self, version: str) -> None:
+        found = _VERSION.match(version)
+        if found is not None and (int(found[1]), int(found[2])) >= OLDEST_SERVER:
+            return
+        oldest = ".".join(map(str, OLDEST_SERVER))
+        raise ConfigError(
+            "The Qdrant server is too old",
+            why=f"{self.location} is Qdrant {version}, which takes no notice of the condition of a "
+            f"conditional write; Qdrant {oldest} is the first that does.",
+            fix=f"upgrade the server to Qdrant {oldest} or later, one minor version at a time",
+        )
+
+    def _require_completed(self, done: Iterable[models.UpdateResult]) -> None:
+        for result in done:
+            if result.status is not models.UpdateStatus.COMPLETED:
+                raise NO_ANSWER.error(self.location, f"a write is only {result.status.value}")
+
+    def _errors(self, doing: Doing) -> AbstractContextManager[None]:
+        return mapped_errors(self.location, doing, model="the given model")
+
+    def _begin_afresh(self) -> None:
+        if self._client is not None:
+            leave_to_parent(self._client)
+        self._client = None
+        self._connecting = Lock()
+
+
+_SCHEMAS = {
+    "keyword": models.KeywordIndexParams,
+    "integer": models.IntegerIndexParams,
+    "uuid": models.UuidIndexParams,
+}
+
+
+def _found(records: Sequence[models.Record]) -> list[FoundPoint]:
+    return [FoundPoint(str(record.id), record.payload or {}) for record in records]
+
+
+def _filter(condition: Condition) -> models.Filter:
+    if not isinstance(condition, Every):
+        condition = Every([condition])
+    must = [_translated(part) for part in condition.conditions if not isinstance(part, Not)]
+    must_not = [
+        _translated(part.condition) for part in condition.conditions if isinstance(part, Not)
+    ]
+    return models.Filter(must=must or None, must_not=must_not or None)
+
+
+def _translated(condition: Condition) -> models.Condition:
+    match condition:
+        case Equals(field, value):
+            return models.FieldCondition(key=field, match=models.MatchValue(value=value))
+        case OneOf(field, values):
+            return models.FieldCondition(key=field, match=models.MatchAny(any=list(values)))
+        case AtLeast(field, number):
+            return models.FieldCondition(key=field, range=models.Range(gte=number))
+        case Lacks(field):
+            return models.IsEmptyCondition(is_empty=models.PayloadField(key=field))
+        case HasId(vector_ids):
+            ids: list[models.ExtendedPointId] = [point_id(vector_id) for vector_id in vector_ids]
+            return models.HasIdCondition(has_id=ids)
+        case HasVector(name):
+            return models.HasVectorCondition(has_vector=name)
+        case Either(conditions):
+            return models.Filter(should=[_translated(part) for part in conditions])
+        case Every() | Not():
+            return _filter(condition)

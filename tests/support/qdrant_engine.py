@@ -1,0 +1,23 @@
+"""Qdrant's engine behind a store's back: its own calls, on the shard that the process shares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import qdrant_edge as edge
+
+from undrift.stores._qdrant_folder import Folder
+
+
+@contextmanager
+def engine_at(location: str) -> Iterator[edge.EdgeShard]:
+    """The engine of the collection at *location*, shared with the stores that have it open."""
+    folder = Folder(Path(location.removeprefix("qdrant+file:///")))
+    shard = folder.take()
+    assert shard is not None, "there is no such collection"
+    try:
+        yield shard.engine
+    finally:
+        folder.give_back(shard)
