@@ -16,7 +16,7 @@ class CutProxy:
     """Forwards connections to the server of *url*, until it has passed on *cut_after* bytes.
 
     Args:
-        url: a PostgreSQL address.
+        url: an address with a port, and something behind it.
         cut_after: bytes from the server, over all connections; None never cuts. From then on
             every connection is closed at once.
 
@@ -59,6 +59,14 @@ class CutProxy:
             self._hang_up(end)
         self._selector.close()
         self._listener.close()
+
+    def cut_after_more(self, count: int) -> None:
+        """Break when the server has sent another *count* bytes, and stay down until `mend`."""
+        self._cut_after = self.forwarded + count
+
+    def mend(self) -> None:
+        """Let new connections through again."""
+        self._cut_after = None
 
     @property
     def is_cut(self) -> bool:
