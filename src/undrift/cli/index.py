@@ -32,14 +32,14 @@ COMMAND = "index"
 _TONES = {IndexState.VALID: Tone.GOOD, IndexState.INVALID: Tone.BAD}
 _COSTS = {
     IndexType.HNSW: "An index makes every sync write much more slowly.",
-    IndexType.IVFFLAT: "An index lets every sync write at little more than half the speed.",
+    IndexType.IVFFLAT: "An index makes every sync write more slowly.",
 }
 _BYTES_PER_MEGABYTE = 2**20
 _EVERY_SECONDS_ON_A_TERMINAL = 2.0
 
 app = typer.Typer(
     name=COMMAND,
-    help="Look at, build or drop an approximate search index in pgvector.",
+    help="Look at, build or drop a search index in pgvector.",
     rich_markup_mode=None,
     no_args_is_help=False,
     epilog=epilog(
@@ -77,7 +77,7 @@ def status(
         "undrift index build --sql  # print the statements, run nothing",
         "undrift index build --maintenance-work-mem 256MB --yes",
         "undrift index build --m 16 --ef-construction 64  # what they are without",
-        "undrift index build --type ivfflat  # as many lists as the records ask for",
+        "undrift index build --type ivfflat --sql  # as many lists as the records ask for",
     )
 )
 def build(
