@@ -17,17 +17,26 @@ from pathlib import Path
 import numpy as np
 
 from kill_loop.actors import LEASE_SECONDS
-from kill_loop.arena import Arena, places
+from kill_loop.arena import Arena, Other, places
 from kill_loop.loop import WORKERS, Round, run_rounds
+from support.behind.qdrant import BehindQdrant
+from support.behind.redis import BehindRedis
 from support.postgres import PostgresServer
+from support.qdrant_server import QdrantServer
+from support.redis_server import RedisServer
+from support.sides import ORIGIN
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the loop and its control; 1 if one shows a fault, or if the control shows none."""
     options = _parser().parse_args(arguments)
-    with tempfile.TemporaryDirectory() as folder, _databases(options.databases) as databases:
-        found = _run(options, Path(folder) / "loop", databases[:3], is_naive=False)
-        control = _run(options, Path(folder) / "control", databases[3:], is_naive=True)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        _databases(options.databases) as databases,
+        _others(options.stores) as others,
+    ):
+        found = _run(options, Path(folder) / "loop", databases[:3], others, is_naive=False)
+        control = _run(options, Path(folder) / "control", databases[3:], (), is_naive=True)
     answer = {"seed": options.seed, **_figures(found), "control": _figures(control)}
     if options.output is not None:
         options.output.parent.mkdir(parents=True, exist_ok=True)
@@ -44,8 +53,39 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=100, help="rests at which is compared")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6))
     parser.add_argument("--output", type=Path, help="a file for the figures, as JSON")
+    parser.add_argument(
+        "--stores",
+        nargs="*",
+        choices=sorted(_OTHERS),
+        default=sorted(_OTHERS),
+        help="in class C besides SQLite and pgvector",
+    )
     parser.add_argument("--databases", nargs=6, help="empty ones with pgvector; or a new server")
     return parser
+
+
+@contextmanager
+def _redis() -> Iterator[Other]:
+    with RedisServer() as server:
+        url = f"{server.url}?index=kill_loop"
+        yield Other("redis", url, lambda: BehindRedis(url, ORIGIN.kinds))
+
+
+@contextmanager
+def _qdrant() -> Iterator[Other]:
+    with QdrantServer() as server:
+        url = server.url("kill-loop")
+        yield Other("qdrant", url, lambda: BehindQdrant(url, ORIGIN.kinds))
+
+
+# LanceDB's threads outlive no fork; its kills are those of processes that were started for it.
+_OTHERS = {"redis": _redis, "qdrant": _qdrant}
+
+
+@contextmanager
+def _others(names: Sequence[str]) -> Iterator[Sequence[Other]]:
+    with ExitStack() as opened:
+        yield [opened.enter_context(_OTHERS[name]()) for name in names]
 
 
 @contextmanager
@@ -58,14 +98,21 @@ def _databases(given: Sequence[str] | None) -> Iterator[Sequence[str]]:
 
 
 def _run(
-    options: argparse.Namespace, folder: Path, databases: Sequence[str], *, is_naive: bool
+    options: argparse.Namespace,
+    folder: Path,
+    databases: Sequence[str],
+    others: Sequence[Other],
+    *,
+    is_naive: bool,
 ) -> list[Round]:
     folder.mkdir()
     one, two, three = databases
     with ExitStack() as opened:
-        found = places(folder, (one, two, three))
+        found = places(folder, (one, two, three), others)
         # What the control does is the same whether there is a state beside it or elsewhere.
-        arenas = [opened.enter_context(Arena(place)) for place in found[: 2 if is_naive else 4]]
+        arenas = [
+            opened.enter_context(Arena(place)) for place in (found[:2] if is_naive else found)
+        ]
         return run_rounds(
             arenas,
             kills=max(60, min(options.kills, 100)) if is_naive else options.kills,

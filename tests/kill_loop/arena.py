@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import sqlalchemy as sa
 
+from support.behind import Behind
 from support.closing import Closing
 from support.layouts import Document, DocumentsLayout
 from support.sides import (
@@ -46,12 +47,14 @@ class Place(NamedTuple):
 
     Attributes:
         state: None means beside the vectors, which is class T; any other place is class C.
+        behind: opens raw access to a store that is no SQL database.
     """
 
     name: str
     source: str
     store: str
     state: str | None
+    behind: Callable[[], Behind] | None = None
 
     @property
     def state_url(self) -> str:
@@ -59,8 +62,18 @@ class Place(NamedTuple):
         return self.state or self.store
 
 
-def places(folder: Path, databases: tuple[str, str, str]) -> list[Place]:
-    """Both classes on both databases.
+class Other(NamedTuple):
+    """An empty place of a store that is no SQL database."""
+
+    name: str
+    url: str
+    behind: Callable[[], Behind]
+
+
+def places(
+    folder: Path, databases: tuple[str, str, str], others: Sequence[Other] = ()
+) -> list[Place]:
+    """Both classes on both databases, and class C on the others.
 
     Args:
         folder: an empty one, for files.
@@ -73,6 +86,16 @@ def places(folder: Path, databases: tuple[str, str, str]) -> list[Place]:
         Place("pgvector T", together, together, None),
         Place("sqlite C", files[2], files[3], files[4]),
         Place("pgvector C", source, store, source),
+        *(
+            Place(
+                f"{other.name} C",
+                f"sqlite:///{folder}/app_{other.name}.db",
+                other.url,
+                f"sqlite:///{folder}/state_{other.name}.db",
+                other.behind,
+            )
+            for other in others
+        ),
     ]
 
 
@@ -95,7 +118,7 @@ class Arena(Closing):
     def __init__(self, place: Place) -> None:
         self.place = place
         self.source = Database(place.source)
-        self.store = StoreTables(Database(place.store), ORIGIN.kinds)
+        self._store: Behind | None = None
         self.state = Database(place.state_url)
         self.owner_state = (
             "undrift.owner_state" if self.state.is_postgres else "undrift_owner_state"
@@ -114,8 +137,23 @@ class Arena(Closing):
 
     def rest(self) -> None:
         """Close every connection for now: no fork may inherit one."""
-        for database in (self.source, self.store.database, self.state):
+        for database in (self.source, self.state):
             database.close()
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+
+    @property
+    def store(self) -> Behind:
+        """The store, past undrift; opened when it is asked for first."""
+        if self._store is None:
+            behind = self.place.behind
+            self._store = (
+                StoreTables(Database(self.place.store), ORIGIN.kinds)
+                if behind is None
+                else behind()
+            )
+        return self._store
 
     @contextmanager
     def undrift(self) -> Iterator[Undrift]:
@@ -163,6 +201,13 @@ class Arena(Closing):
 
     def kept_counts(self) -> dict[str, int]:
         """The count that each steady owner's `KEPT` shows in the store, if it is there."""
+        if not isinstance(self.store, StoreTables):
+            return {
+                row["owner_id"]: count_in(row["text"])
+                for row in self.store.managed().values()
+                if row["entity_id"] == KEPT and row["owner_id"] in STEADY_OWNERS
+                if row["embedding"] is not None
+            }
         vectors = self.store.vectors
         owners = ", ".join(f"'{owner}'" for owner in STEADY_OWNERS)
         if self.store.database.is_postgres:
