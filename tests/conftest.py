@@ -14,6 +14,7 @@ from support.postgres import PostgresServer
 pytest_plugins = [
     "support.chroma_fixtures",
     "support.embedding_fixtures",
+    "support.matrix",
     "support.qdrant_fixtures",
     "support.redis_fixtures",
 ]

@@ -19,6 +19,7 @@ import undrift
 from support.cli import Document, Shell, experiences
 from support.doc_pages import ROOT, read_page
 from support.doc_tables import code, tables_of
+from support.foreign import Foreign, fill
 from support.watching import state_table, until, watching
 from undrift import config, errors
 from undrift.cli import app, exit_codes
@@ -35,6 +36,7 @@ TYPES: dict[object, str] = {
     float: "number",
     list[str]: "list of strings",
     dict[str, list[str]]: "table of lists",
+    dict[str, str]: "table of strings",
 }
 
 
@@ -45,7 +47,8 @@ def sections(model: type[BaseModel], name: str = "") -> Iterator[tuple[str, type
     for key, field in model.model_fields.items():
         path = f"{name.strip('[]')}.{key}".lstrip(".")
         for part in (field.annotation, *get_args(field.annotation)):
-            if isinstance(part, type) and issubclass(part, BaseModel):
+            is_section = isinstance(part, type) and issubclass(part, BaseModel)
+            if is_section and part is not config.sections.ConstantSection:
                 is_list = "list" in str(field.annotation)
                 yield from sections(part, f"[[{path}]]" if is_list else f"[{path}]")
 
@@ -62,6 +65,8 @@ def settings_of(model: type[BaseModel]) -> dict[str, FieldInfo]:
 def type_of(field: FieldInfo) -> str:
     """A setting's type as the page calls it."""
     parts = get_args(field.annotation)
+    if config.sections.ConstantSection in parts:
+        return "path"
     kind: Any = parts[0] if type(None) in parts else field.annotation
     return TYPES[kind]
 
@@ -198,6 +203,8 @@ OBJECTS = {
     "The doctor's summary": "doctor summary",
     "The document of init": "init",
     "A proposal": "proposal",
+    "A collection": "collection",
+    "An example": "example",
     "The document of triggers": "triggers",
     "The document of status": "status",
     "A parked record": "parked record",
@@ -310,7 +317,10 @@ def answers_of_setup(shell: Shell) -> Iterator[tuple[str, Mapping[str, object]]]
     yield "doctor", last
     shell.put(1, experiences("exp_1"))
     shell.undrift("sync", "--all")
-    for command in (["status"], ["build", "--sql"], ["build", "--yes"], ["status", "--config=no"]):
+    for command in (
+        ["status"], ["build", "--sql"], ["build", "--yes"], ["drop", "--sql"], ["drop", "--yes"],
+        ["build", "--type=ivfflat", "--yes"], ["status", "--config=no"],
+    ):  # fmt: skip
         yield "index document", shell.undrift("index", *command, as_json).document
     yield "triggers", shell.undrift("triggers", "install", "--sql", as_json).document
     yield "triggers", shell.undrift("triggers", "install", as_json).document
@@ -327,6 +337,23 @@ def answers_of_setup(shell: Shell) -> Iterator[tuple[str, Mapping[str, object]]]
     shell.source.run("ALTER TABLE elsewhere ADD COLUMN id bigint UNIQUE")
     shell.source.run("UPDATE elsewhere SET title = 'A long title of many words', id = user_id")
     yield "init", shell.undrift("init", as_json, "--config=tables.toml").document
+
+
+def answers_of_adoption(shell: Shell) -> Iterator[tuple[str, Mapping[str, object]]]:
+    """Answers about a collection that another program filled, beside a table with texts."""
+    url = shell.variables["DATABASE_URL"]
+    shell.source.run("CREATE TABLE adopted (id text PRIMARY KEY, user_id bigint, title text)")
+    records = [Foreign(f"r{n}", "Many words", {"user_id": 1, "note": f"n{n}"}) for n in (1, 2)]
+    shell.source.run("INSERT INTO adopted VALUES ('n1', 1, 'Many words'), ('n2', 1, 'Many words')")
+    shell.source.run("DROP TABLE elsewhere")
+    shell.source.run("DROP TABLE undrift.vectors")
+    table = fill(url, "LangChain", records)
+    adopted = ("--config=adopted.toml", "--output=json")
+    yield "init", shell.undrift("init", *adopted).document
+    at = {"VECTOR_URL": f"{url}?table=public.{table.name}"}
+    table.run("UPDATE langchain_pg_embedding SET document = NULL WHERE id = 'r2'")
+    yield "document", shell.undrift("check", "--user-id=1", *adopted, **at).document
+    yield "document", shell.undrift("init", "--stamp", *adopted, **at).document
 
 
 def answers_of_state(shell: Shell) -> Iterator[tuple[str, Mapping[str, object]]]:
@@ -369,7 +396,8 @@ def test_json_has_the_documented_keys_and_types_and_no_others(
 ) -> None:
     """In every command's answers; and no key is documented that never comes."""
     schema = Schema()
-    for name, answer in (*answers(shell), *answers_of_setup(shell)):
+    found = (*answers(shell), *answers_of_setup(shell), *answers_of_adoption(shell))
+    for name, answer in found:
         schema.check(name, answer)
         is_line = name == "document" and "owners" not in answer
         is_refused = answer.get("command") == "chek"
@@ -421,4 +449,4 @@ def test_every_setting_of_an_example_is_one_of_the_tables() -> None:
                 parsed = tomllib.loads(block.text)
                 for section, values in parsed.items():
                     for each in values if isinstance(values, list) else [values]:
-                        assert set(each) - {"documents"} <= known[section], path
+                        assert set(each) - {"documents", "fields"} <= known[section], path

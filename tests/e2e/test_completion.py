@@ -65,7 +65,7 @@ def completed_in_bash(folder: Path, *words: str) -> list[str]:
     ("words", "expected"),
     [
         (["undrift", "che"], ["check"]),
-        (["undrift", "index", ""], ["build", "status"]),
+        (["undrift", "index", ""], ["build", "drop", "status"]),
         (["undrift", "index", "build", "--ef"], ["--ef-construction"]),
         (["undrift", "check", "--output", ""], ["json", "jsonl", "text"]),
         (["undrift", "check", "--output", "=", "js"], ["json", "jsonl"]),

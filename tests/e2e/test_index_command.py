@@ -33,7 +33,7 @@ def test_status_before_and_after_a_build(synced: Shell) -> None:
     for ran in (built, after):
         assert "  - State: valid\n" in ran.out
         assert "undrift.vectors_hnsw (vector_cosine_ops, m = 8, ef_construction = 32)" in ran.out
-        assert "20 to 40 times" in ran.out
+        assert "20 to 50 times" in ran.out
 
 
 def test_status_for_programs(synced: Shell) -> None:

@@ -6,16 +6,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from typing import Any
+from contextlib import ExitStack, closing
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
 from support.chroma_server import ChromaServer, collection_of
-from support.closing import Closing
 from support.http_line import Answer, HttpLine, Request
 from undrift.errors import ConfigError, DimensionMismatch, StoreUnavailable, WriteFailed
+from undrift.ports import Record
 from undrift.state import Claim, ClaimableStore
 from undrift.stores import open_store
 from undrift.stores._chroma_address import parse_server
@@ -62,6 +62,29 @@ def filled(location: str, opened: Opened) -> ClaimableStore:
     return store
 
 
+class Large(NamedTuple):
+    """A store with an owner that has more than a page of records, and what was written of it."""
+
+    store: ClaimableStore
+    written: list[Record]
+
+
+@pytest.fixture(scope="module")
+def large(chroma_server: ChromaServer) -> Iterator[Large]:
+    location = chroma_server.new_location()
+    with closing(open_store(location)) as store, closing(open_store(location, namespace="x")) as x:
+        store.create(DIMENSION)
+        written = [
+            of for number, kind in enumerate("abc") for of in records(750, kind=kind, seed=number)
+        ]
+        written += records(50, kind="a", model="another", seed=9)
+        written = [*{of.stamp.vector_id: of for of in written}.values()]
+        store.publish(written, [])
+        x.publish(records(10, kind="a", namespace="x"), [])
+        assert isinstance(store, ClaimableStore)
+        yield Large(store, written)
+
+
 @pytest.fixture
 def through(chroma_server: ChromaServer) -> Iterator[Callable[..., HttpLine]]:
     """A function that lays a line to the server."""
@@ -70,8 +93,7 @@ def through(chroma_server: ChromaServer) -> Iterator[Callable[..., HttpLine]]:
 
 
 def _entered(stack: ExitStack, line: HttpLine) -> HttpLine:
-    closing: Closing = line
-    stack.enter_context(closing)
+    stack.enter_context(line)
     return line
 
 
@@ -450,6 +472,22 @@ def test_vectors_that_the_index_has_lost_are_found_among_many(
     again = [w._replace(stamp=w.stamp._replace(version=2)) for w in written]
     store.publish([w for w in again if w.stamp.vector_id in lost], [])
     assert all(stamp.model == MODEL for stamp in store.stamps(["1"]))
+
+
+@pytest.mark.parametrize("kinds", [None, ["a"], ["a", "b"], ["a", "c"]])
+def test_of_a_large_owner_the_server_tells_kinds_models_and_namespaces_apart(
+    large: Large, kinds: list[str] | None
+) -> None:
+    """Beyond a page they are filtered there, and nothing of it is missed."""
+    store, written = large
+    found = store.search("1", vectors(1)[0], model=MODEL, kinds=kinds, limit=5_000)
+    expected = {
+        r.stamp.vector_id
+        for r in written
+        if r.stamp.model == MODEL and (kinds is None or r.stamp.kind in kinds)
+    }
+    assert {match.stamp.vector_id for match in found} == expected
+    assert len(expected) >= 700
 
 
 def test_a_tombstone_and_its_record_that_a_crash_left_both_are_settled_by_the_next_call(

@@ -252,13 +252,13 @@ def test_a_version_that_is_no_number_reads_as_zero_and_is_replaced(
     store: QdrantPointStore, value: object
 ) -> None:
     from undrift.stores._qdrant_conditions import HasId
-    from undrift.stores._qdrant_points import Overwrite
+    from undrift.stores._qdrant_points import Change
 
     written = record("a")
     store.publish([written], [])
     damaged = {**written.stamp._asdict(), "version": value}
     del damaged["vector_id"]
-    store._points.overwrite([Overwrite(damaged, HasId([written.stamp.vector_id]))])
+    store._points.change([Change(damaged, HasId([written.stamp.vector_id]))])
     assert [stamp.version for stamp in store.stamps(["1"])] == [0]
     if value == [9]:  # a list with a number in it is at least that number to Qdrant
         store.publish([record("a", version=10)], [])

@@ -5,7 +5,7 @@ An answer is whole or an error, never short; and what was acknowledged is there 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from threading import Event
@@ -15,12 +15,12 @@ import pytest
 from support.cut_proxy import CutProxy
 from support.redis_server import RedisServer
 from undrift.errors import ConfigError, StoreUnavailable, UndriftError
+from undrift.model import Stamp
 from undrift.ports import Record
 from undrift.stores import _redis_queries as queries
 from undrift.stores._redis_layout import create_commands
 from undrift.stores._redis_writing import ATOMIC_RECORDS
 from undrift.stores.redis import RedisStore
-from undrift.testing._store_fixtures import enumerated, stamps_of
 from undrift.testing.builders import DIMENSION, MODEL, deletion, record, records, vectors
 from undrift.testing.faults import call_at, raise_at
 
@@ -55,6 +55,18 @@ def crowded(redis_server: RedisServer) -> Iterator[RedisStore]:
     store.close()
     redis_server.start()
     redis_server.remove("crowded")
+
+
+def enumerated(store: RedisStore, *owners: str) -> set[Stamp]:
+    """The stamps that *store* enumerates; none of them twice."""
+    found = list(store.stamps(owners))
+    assert len(found) == len(set(found))
+    return set(found)
+
+
+def stamps_of(written: Sequence[Record]) -> set[Stamp]:
+    """The stamps that *written* should leave in the store."""
+    return {record.stamp for record in written}
 
 
 def keys_found(server: RedisServer, store: RedisStore, milliseconds: int) -> object:

@@ -44,6 +44,7 @@ class Options(NamedTuple):
         read_key: whoever shows it may read.
         durable: flush before a write is answered.
         status: what a write that waits is said to be.
+        strict: conditions may only name fields with an index, as in Qdrant Cloud.
     """
 
     version: str = "1.16.3"
@@ -51,22 +52,29 @@ class Options(NamedTuple):
     read_key: str = ""
     durable: bool = False
     status: str = "completed"
+    strict: bool = True
 
 
 class Collection:
     """One collection, open in the engine."""
 
-    def __init__(self, folder: Path, engine: edge.EdgeShard) -> None:
+    def __init__(self, folder: Path, engine: edge.EdgeShard, *, is_strict: bool) -> None:
         self.folder = folder
+        self._is_strict = is_strict
         self.engine = engine
         self.writing = threading.RLock()
         self.vectors = json.loads((folder / "vectors.json").read_text())
 
     @property
     def indexes(self) -> translate.Indexes:
-        """The fields that conditions may name: all collections are in strict mode."""
+        """The fields that have one, and of which type."""
         schema = self.engine.info().payload_schema
         return {field: translate.KINDS[index.data_type] for field, index in schema.items()}
+
+    @property
+    def filterable(self) -> translate.Indexes | None:
+        """The fields that conditions may name; None if all may."""
+        return self.indexes if self._is_strict else None
 
 
 class Server:
@@ -89,7 +97,8 @@ class Server:
                 if not folder.exists():
                     raise Refused(404, f"Not found: Collection `{name}` doesn't exist!")
                 engine = edge.EdgeShard.load(str(folder / "shard"))
-                self._collections[name] = Collection(folder, engine)
+                is_strict = self.options.strict
+                self._collections[name] = Collection(folder, engine, is_strict=is_strict)
             return self._collections[name]
 
     def create(self, name: str, body: wire.CreateCollection) -> Json:
@@ -122,7 +131,9 @@ class Server:
 
     def info(self, name: str) -> Json:
         collection = self.collection(name)
-        return translate.collection_info(collection.vectors, collection.engine.info())
+        return translate.collection_info(
+            collection.vectors, collection.engine.info(), is_strict=self.options.strict
+        )
 
     def create_index(self, name: str, body: wire.CreateFieldIndex) -> Json:
         translate.require_only(body, "field_name", "field_schema")
@@ -153,9 +164,7 @@ class Server:
         return self._write(self.collection(name), translate.overwrite_of(body))
 
     def set_payload(self, name: str, body: wire.SetPayload) -> Json:
-        translate.require_only(body, "payload", "points")
-        operation = edge.UpdateOperation.set_payload(list(body.points or ()), dict(body.payload))
-        return self._write(self.collection(name), lambda _: operation)
+        return self._write(self.collection(name), translate.merge_of(body))
 
     def delete(self, name: str, body: wire.PointsSelector) -> Json:
         if isinstance(body, wire.PointIdsList):
@@ -180,7 +189,7 @@ class Server:
     ) -> Json:
         with collection.writing:
             for operation in operations:
-                collection.engine.update(operation(collection.indexes))
+                collection.engine.update(operation(collection.filterable))
             if self.options.durable:
                 collection.engine.flush()
         return {"operation_id": 0, "status": self.options.status}
@@ -203,7 +212,7 @@ class Server:
             edge.ScrollRequest(
                 offset=body.offset,
                 limit=body.limit or 10,
-                filter=translate.filter_of(body.filter, collection.indexes),
+                filter=translate.filter_of(body.filter, collection.filterable),
                 with_payload=translate.selection_of(body.with_payload),
                 with_vector=with_vector,
             )
@@ -223,7 +232,7 @@ class Server:
             edge.QueryRequest(
                 limit=body.limit or 10,
                 query=edge.Query.Nearest(translate.query_of(body.query), body.using),
-                filter=translate.filter_of(body.filter, collection.indexes),
+                filter=translate.filter_of(body.filter, collection.filterable),
                 with_payload=translate.selection_of(body.with_payload),
                 params=edge.SearchParams(exact=True),
             )
@@ -239,7 +248,7 @@ class Server:
             key=body.key,
             limit=body.limit or 10,
             exact=bool(body.exact),
-            filter=translate.filter_of(body.filter, collection.indexes),
+            filter=translate.filter_of(body.filter, collection.filterable),
         )
         hits = collection.engine.facet(request).hits
         return {"hits": [{"value": hit.value, "count": hit.count} for hit in hits]}
@@ -247,7 +256,7 @@ class Server:
     def count(self, name: str, body: wire.CountRequest) -> Json:
         translate.require_only(body, "filter", "exact")
         collection = self.collection(name)
-        condition = translate.filter_of(body.filter, collection.indexes)
+        condition = translate.filter_of(body.filter, collection.filterable)
         return {"count": collection.engine.count(edge.CountRequest(filter=condition))}
 
     def _place(self, name: str) -> Path:

@@ -48,6 +48,7 @@ class QdrantServer(Closing):
         key: the API key that may do anything; empty lets everybody in.
         read_key: one that may only read.
         status: what a write that waits is said to be.
+        strict: conditions may only name fields with an index, as in Qdrant Cloud.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class QdrantServer(Closing):
         key: str = "",
         read_key: str = "",
         status: str = "completed",
+        strict: bool = True,
     ) -> None:
         parent = None if durable or not os.access(_MEMORY, os.W_OK) else _MEMORY
         self.folder = Path(tempfile.mkdtemp(prefix="undrift-qdrant-", dir=parent))
@@ -70,6 +72,7 @@ class QdrantServer(Closing):
             "key": key,
             "read_key": read_key,
             "status": status,
+            "strict": strict,
         }
         try:
             self._start_on_a_free_port()

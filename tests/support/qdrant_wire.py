@@ -176,11 +176,12 @@ def index_of(found: wire.CreateFieldIndex) -> Json:
     raise not_known(schema)
 
 
-def collection_info(vectors: Json, info: edge.ShardInfo) -> Json:
+def collection_info(vectors: Json, info: edge.ShardInfo, *, is_strict: bool) -> Json:
     """The answer to what a collection is like.
 
     Args:
         vectors: as they were given when it was created.
+        is_strict: whether conditions may only name fields with an index.
     """
     return {
         "status": "green",
@@ -211,6 +212,11 @@ def collection_info(vectors: Json, info: edge.ShardInfo) -> Json:
             },
             "wal_config": {"wal_capacity_mb": 32, "wal_segments_ahead": 0},
             "quantization_config": None,
+            "strict_mode_config": {
+                "enabled": is_strict,
+                "unindexed_filtering_retrieve": False,
+                "unindexed_filtering_update": False,
+            },
         },
         "payload_schema": {
             field: {"data_type": KINDS[index.data_type], "points": index.points}
@@ -276,9 +282,12 @@ def scored_json(points: Sequence[edge.ScoredPoint]) -> list[Json]:
 def operations_of(found: wire.UpdateOperations) -> Iterator[Callable[[Indexes | None], Json]]:
     """The engine's operations of a batch, each to be made when the one before is done."""
     for operation in found.operations:
-        if not isinstance(operation, wire.OverwritePayloadOperation):
+        if isinstance(operation, wire.OverwritePayloadOperation):
+            yield overwrite_of(operation.overwrite_payload)
+        elif isinstance(operation, wire.SetPayloadOperation):
+            yield merge_of(operation.set_payload)
+        else:
             raise not_known(operation)
-        yield overwrite_of(operation.overwrite_payload)
 
 
 def overwrite_of(found: wire.SetPayload) -> Callable[[Indexes | None], Json]:
@@ -286,9 +295,27 @@ def overwrite_of(found: wire.SetPayload) -> Callable[[Indexes | None], Json]:
     require_only(found, "payload", "filter")
 
     def operation(indexes: Indexes | None) -> Json:
-        condition = filter_of(found.filter, indexes)
-        if condition is None:
-            raise not_known("a payload for every point")
+        condition = _required(filter_of(found.filter, indexes))
         return edge.UpdateOperation.overwrite_payload_by_filter(condition, dict(found.payload))
 
     return operation
+
+
+def merge_of(found: wire.SetPayload) -> Callable[[Indexes | None], Json]:
+    """The operation that merges fields into payloads."""
+    require_only(found, "payload", "filter", "points", "key")
+
+    def operation(indexes: Indexes | None) -> Json:
+        payload = dict(found.payload)
+        if found.points is not None:  # which Qdrant prefers to a filter
+            return edge.UpdateOperation.set_payload(list(found.points), payload, found.key)
+        condition = _required(filter_of(found.filter, indexes))
+        return edge.UpdateOperation.set_payload_by_filter(condition, payload, found.key)
+
+    return operation
+
+
+def _required(condition: edge.Filter | None) -> edge.Filter:
+    if condition is None:
+        raise not_known("a payload for every point")
+    return condition

@@ -10,8 +10,9 @@ from undrift.cli.problems import UsageError
 from undrift.cli.report import Kind, Subject
 from undrift.cli.run import OwnersRun, View
 from undrift.cli.selection import Selection
-from undrift.cli.streams import Terminal
-from undrift.cli.tally import Result
+from undrift.cli.streams import Line, Terminal
+from undrift.cli.tally import Result, StampResult
+from undrift.errors import ConfigError
 from undrift.events import Listener
 
 if TYPE_CHECKING:
@@ -78,12 +79,50 @@ def run_sync(
             listener=listener,
         )
 
-    def confirm(terminal: Terminal) -> None:
+    def confirm(terminal: Terminal, sides: Undrift) -> None:
         if selection.is_everybody and force and not is_confirmed:
             require_yes(terminal, "Every vector of every user will be embedded anew.")
 
     subject = Subject(kind=Kind.SYNC, owners=selection.count, with_ids=with_ids)
     return OwnersRun(subject, selection, view, work, confirm=confirm).run()
+
+
+def run_stamp(view: View, *, is_confirmed: bool) -> int:
+    """Stamp what another program wrote, wherever it is as the source has it; return the exit code.
+
+    Args:
+        is_confirmed: do not ask, however much there is to be stamped.
+    """
+
+    def work(sides: Undrift, listener: Listener) -> Iterator[Result]:
+        for stamped in sides.stamp(listener=listener):
+            yield StampResult.of(stamped)
+
+    def confirm(terminal: Terminal, sides: Undrift) -> None:
+        from undrift.config import load_settings
+
+        if load_settings(view.config).store_fields is None:
+            raise _nothing_adopted()
+        counts = [status.unstamped for status in sides.check_all()]
+        records, users = sum(counts), sum(map(bool, counts))
+        of_users = f"of {users} user{'' if users == 1 else 's'}"
+        said = f"{records} record{'' if records == 1 else 's'} {of_users} will be stamped"
+        terminal.tell([Line(f"{said}; no text and no vector changes.")])
+        if records and not is_confirmed:
+            require_yes(terminal, "Other programs see the stamps among their metadata.")
+
+    subject = Subject(kind=Kind.STAMP)
+    return OwnersRun(subject, Selection(None), view, work, confirm=confirm).run()
+
+
+def _nothing_adopted() -> ConfigError:
+    return ConfigError(
+        "There is no adopted collection",
+        why="the configuration has no [store.fields], so that undrift filled the store itself, and "
+        "all of its records have stamps.",
+        fix="let `undrift init` look at VECTOR_URL and propose [store.fields], or run `undrift "
+        "check --all`",
+    )
 
 
 def require_yes(terminal: Terminal, what: str) -> None:

@@ -13,11 +13,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from undrift.cli import options, render_json
+from undrift.cli.commands import run_stamp
+from undrift.cli.init_collections import (
+    Adopted,
+    adopted,
+    adopted_lines,
+    adopted_object,
+    file_text,
+    next_lines,
+)
 from undrift.cli.problems import UsageError
 from undrift.cli.report import Output
 from undrift.cli.run import View, run_without_sides
 from undrift.cli.streams import Color, Line, Terminal, Tone
-from undrift.errors import DimensionMismatch, UndriftError
+from undrift.errors import ConfigError, DimensionMismatch, UndriftError
 
 if TYPE_CHECKING:
     from undrift.config import Settings
@@ -29,9 +38,13 @@ COMMAND = "init"
 EXAMPLES = (
     "undrift init  # look at DATABASE_URL, write undrift.toml",
     "undrift init --sql  # for a DBA: the store's DDL and grants",
-    "undrift init --apply  # create the store, too",
+    "undrift init --collection jobs  # adopt what another program filled",
+    "undrift init --stamp  # then stamp what is as the source has it",
 )
-CODES = "Exit codes: 0 done; 2 usage or configuration; 3 could not look."
+CODES = (
+    "Exit codes: 0 done; 2 usage or configuration; 3 could not look; with --stamp as check, of "
+    "what is left."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,10 +54,14 @@ class InitOptions:
     Attributes:
         apply: create the store, too.
         overwrite: replace a file that is there.
+        adopt: look for collections that other programs filled.
+        collection: the one to adopt; None for the only one there is.
     """
 
     apply: bool = False
     overwrite: bool = False
+    adopt: bool = True
+    collection: str | None = None
 
 
 def init(
@@ -72,6 +89,34 @@ def init(
             help="Replace a configuration that is there already.",
         ),
     ] = False,
+    collection: Annotated[
+        str | None,
+        typer.Option(
+            "--collection",
+            metavar="NAME",
+            envvar="UNDRIFT_COLLECTION",
+            help="Adopt this collection, which another program filled; without it the only one "
+            "that names users of the source.",
+        ),
+    ] = None,
+    no_adopt: Annotated[
+        bool,
+        typer.Option(
+            "--no-adopt",
+            envvar="UNDRIFT_NO_ADOPT",
+            help="Adopt none; undrift gets a store of its own.",
+        ),
+    ] = False,
+    stamp: Annotated[
+        bool,
+        typer.Option(
+            "--stamp",
+            envvar="UNDRIFT_STAMP",
+            help="Write no file; stamp the adopted records whose text is still the source's. "
+            "Nothing is embedded or deleted.",
+        ),
+    ] = False,
+    yes: options.Yes = False,
     output: options.Format = Output.TEXT,
     verbose: options.Verbose = False,
     config: Annotated[
@@ -87,7 +132,8 @@ def init(
 ) -> int:
     """Look at the database and write a commented undrift.toml that fits it.
 
-    Reads the tables' names and a sample of their rows; only names end up in the file.
+    Reads the tables' names and a sample of their rows; only names end up in the file. Looks at
+    VECTOR_URL, too, for a collection that another program filled, and guesses what its fields hold.
     """
     if sql and (apply or overwrite):
         raise UsageError(
@@ -95,8 +141,24 @@ def init(
             why="it prints statements and writes nothing.",
             fix="leave out --apply and --overwrite, or --sql",
         )
+    if collection is not None and no_adopt:
+        raise UsageError(
+            "--collection and --no-adopt exclude each other",
+            why="the one names what the other leaves out.",
+            fix="leave out one of them",
+        )
     view = View(output=output, color=color, is_verbose=verbose, config=config)
-    wanted = InitOptions(apply=apply, overwrite=overwrite)
+    wanted = InitOptions(
+        apply=apply, overwrite=overwrite, adopt=not no_adopt, collection=collection
+    )
+    if stamp:
+        if sql or wanted != InitOptions():
+            raise UsageError(
+                "--stamp goes alone",
+                why="it takes the configuration as it is, and writes only to the vector store.",
+                fix="leave out the other options, or --stamp",
+            )
+        return run_stamp(view, is_confirmed=yes)
 
     def answer(terminal: Terminal) -> int:
         if sql:
@@ -113,7 +175,7 @@ def init(
 
 def _write_and_create(terminal: Terminal, view: View, wanted: InitOptions) -> None:
     from undrift.config import FILE_NAME, load_settings, missing_source_url, missing_store_url
-    from undrift.proposal.files import exists_already
+    from undrift.proposal.files import exists_already, write_file
 
     target = view.config or Path(FILE_NAME)
     is_there = os.path.lexists(target)
@@ -125,17 +187,22 @@ def _write_and_create(terminal: Terminal, view: View, wanted: InitOptions) -> No
         raise missing_source_url()
     if wanted.apply and settings.store_url is None:
         raise missing_store_url(settings.source_url)
-    proposal = None
+    proposal, adoption = None, Adopted()
     if is_written:
         proposal = _proposed(terminal, settings.source_url)
-        _write(target, proposal, settings, overwrite=wanted.overwrite)
+        if wanted.adopt:
+            adoption = adopted(terminal, settings, proposal, wanted=wanted.collection)
+        if adoption.chosen is not None:
+            proposal = adoption.chosen.proposal
+        text = file_text(settings, proposal, adoption)
+        write_file(target, text, overwrite=wanted.overwrite, approve=_loads(settings))
         settings = load_settings(target)
     is_created = wanted.apply and _create(terminal, settings)
-    following = "undrift check --all"
-    if view.config is not None:
-        following += f" --config {shlex.quote(str(target))}"
+    config = "" if view.config is None else f" --config {shlex.quote(str(target))}"
+    following = f"undrift check --all{config}"
     if view.output is Output.TEXT:
-        terminal.say(_text(target, proposal, settings, is_created, wanted, following))
+        terminal.say(_text(target, proposal, settings, is_created, wanted, adoption))
+        terminal.say(next_lines(adoption, following, config))
     else:
         document: render_json.Object = {
             "schema_version": render_json.SCHEMA_VERSION,
@@ -144,6 +211,7 @@ def _write_and_create(terminal: Terminal, view: View, wanted: InitOptions) -> No
             "written": is_written,
             "store_created": is_created,
             **(_proposal_object(proposal) if proposal is not None else {}),
+            **({"collection": found} if (found := adopted_object(adoption)) else {}),
             "next": following,
         }
         dumped = render_json.dumped(document, encoding=terminal.out.encoding)
@@ -160,21 +228,7 @@ def _proposed(terminal: Terminal, source_url: str) -> Proposal:
         raise
 
 
-def _write(target: Path, proposal: Proposal, settings: Settings, *, overwrite: bool) -> None:
-    from undrift.proposal.files import write_file
-    from undrift.proposal.toml import written
-
-    text = written(
-        proposal,
-        source_url="env:DATABASE_URL",
-        store_url="env:VECTOR_URL",
-        embedder=settings.embedder,
-        namespace=settings.namespace,
-    )
-    write_file(target, text, overwrite=overwrite, approve=_loads(proposal, settings))
-
-
-def _loads(proposal: Proposal, settings: Settings) -> Callable[[Path], None]:
+def _loads(settings: Settings) -> Callable[[Path], None]:
     """Read a file as every other command will, and look whether the source is as it says."""
     from undrift.config import load_settings
     from undrift.render import Renderer
@@ -195,7 +249,10 @@ def _create(terminal: Terminal, settings: Settings) -> bool:
     from undrift.stores import open_store
 
     embedder = open_embedder(settings.embedder, settings.embedder_options)
-    with closing(open_store(settings.store_url or "", namespace=settings.namespace)) as store:
+    opened = open_store(
+        settings.store_url or "", namespace=settings.namespace, fields=settings.store_fields
+    )
+    with closing(opened) as store:
         try:
             dimension, model = embedder.dimension, embedder.model
         finally:
@@ -226,7 +283,7 @@ def _text(
     settings: Settings,
     is_created: bool,
     wanted: InitOptions,
-    following: str,
+    adoption: Adopted,
 ) -> Iterator[Line]:
     if proposal is not None:
         yield Line(f"🔍 {proposal.chosen}", Tone.HEADING)
@@ -236,19 +293,19 @@ def _text(
                 yield Line(f"    left out of the text: {', '.join(entity.left_out)}")
         for note in proposal.notes:
             yield Line(f"  - Note: {note}", Tone.WARNING)
+        yield from adopted_lines(adoption)
         yield Line(f"✅ Wrote {target}", Tone.GOOD)
     else:
         yield Line(f"✅ {target} is there already, and was left as it is")
     if wanted.apply:
         said = "Created the vector store" if is_created else "The vector store is there already"
         yield Line(f"✅ {said}", Tone.GOOD)
-    if settings.store_url is None:
+    if settings.store_url is None and not adoption.export:
         yield Line(
             "⚠️ VECTOR_URL is not set: VECTOR_URL=$DATABASE_URL puts the vectors into the same "
             "PostgreSQL, VECTOR_URL=sqlite:///vectors.db into a file here",
             Tone.WARNING,
         )
-    yield Line(f"Next: {following}")
 
 
 def _proposal_object(proposal: Proposal) -> render_json.Object:
@@ -286,6 +343,14 @@ def _print_sql(terminal: Terminal, view: View) -> None:
 
     target = view.config or Path(FILE_NAME)
     settings = load_settings(target if target.exists() else None, without_file=not target.exists())
+    if settings.store_fields is not None:
+        raise ConfigError(
+            "There is no script for an adopted collection",
+            why="its table is another program's, and nothing is created there; undrift's own state "
+            "is a schema that the first sync creates beside it.",
+            fix="let the role of VECTOR_URL have SELECT, INSERT, UPDATE and DELETE on the table, "
+            "and CREATE on the database",
+        )
     store_url = settings.store_url
     if store_url is None and settings.source_url is not None:
         # A DBA's script guesses nothing: the first line says where it belongs.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from undrift.cli.tally import Result, Tally
+from undrift.cli.tally import LEFT, Result, StampResult, Tally
 from undrift.errors import UndriftError
 from undrift.model import Cost, Outcome, Read, SearchResult, SyncStatus
 
@@ -43,6 +43,9 @@ def owner_object(result: Result) -> Object:
     """What a run says of one owner."""
     if isinstance(result, SyncStatus):
         return _status(result, result.outcome, result.error)
+    if isinstance(result, StampResult):
+        left = _status(result.status, result.outcome, result.error)
+        return {**left, "stamped": result.stamped}
     report = _status(result.before, result.outcome, result.error)
     report["written"] = result.written
     report["deleted"] = result.deleted
@@ -67,6 +70,12 @@ def check_summary(tally: Tally) -> Object:
     }
     summary["duration_seconds"] = _seconds(tally)
     return summary
+
+
+def stamp_summary(tally: Tally) -> Object:
+    """The sums of stamping: what got a stamp, and what is left."""
+    left = {name: tally.left[name] for name in LEFT if tally.left[name]}
+    return {**check_summary(tally), "stamped": tally.stamped, "left": left}
 
 
 def plan_summary(tally: Tally) -> Object:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from undrift.cli.streams import Line, Tone
-from undrift.cli.tally import Tally
+from undrift.cli.tally import LEFT, Tally
 from undrift.errors import UndriftError
 from undrift.events import (
     BatchDeleted,
@@ -85,6 +85,16 @@ def check_summary(tally: Tally) -> list[Line]:
         *_unless_zero("Users in motion", tally.outcomes[Outcome.IN_MOTION]),
         *_unless_zero("Users unknown", tally.outcomes[Outcome.UNKNOWN]),
         *_unless_zero("Users not found", tally.outcomes[Outcome.NOT_FOUND]),
+    ]
+
+
+def stamp_summary(tally: Tally) -> list[Line]:
+    """The sums of stamping: what got a stamp, and what is left."""
+    left = (_unless_zero(f"Left: {LEFT[name].lower()}", tally.left[name]) for name in LEFT)
+    return [
+        *check_summary(tally),
+        Line(f"  - Records stamped: {tally.stamped}"),
+        *(line for lines in left for line in lines),
     ]
 
 
@@ -285,10 +295,14 @@ def _notes(notes: Iterable[str]) -> Iterator[Line]:
 
 def _hit(rank: int, hit: Hit) -> Sequence[Line]:
     changed = ", changed since it was embedded" if hit.changed else ""
-    text = " ".join(hit.text.split())
-    if len(text) > _SNIPPET_CHARACTERS:
-        text = f"{text[: _SNIPPET_CHARACTERS - 1]}…"
-    return Line(f"  {rank}. {hit.key} ({hit.score:.3f}{changed})"), Line(f"     {text}")
+    heading = Line(f"  {rank}. {hit.key} ({hit.score:.3f}{changed})")
+    return heading, Line(f"     {snippet(hit.text)}")
+
+
+def snippet(text: str) -> str:
+    """The beginning of *text* on one line, as people are shown it."""
+    text = " ".join(text.split())
+    return text if len(text) <= _SNIPPET_CHARACTERS else f"{text[: _SNIPPET_CHARACTERS - 1]}…"
 
 
 # --- standard error ---------------------------------------------------------------------------

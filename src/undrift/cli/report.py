@@ -16,7 +16,7 @@ from typing import Protocol
 from undrift.cli import render_json, render_text
 from undrift.cli.problems import Interruption
 from undrift.cli.streams import Line, Stream, Terminal
-from undrift.cli.tally import Result, Tally
+from undrift.cli.tally import Result, StampResult, Tally
 from undrift.errors import EmbeddingBudgetSpent, OwnerNotFound, SafetyStop, UndriftError
 from undrift.events import (
     DeletesHeld,
@@ -46,6 +46,7 @@ class Kind(StrEnum):
     CHECK = "check"
     SYNC = "sync"
     PLAN = "plan"
+    STAMP = "stamp"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +66,7 @@ class Subject:
     @property
     def command(self) -> str:
         """The command's name."""
-        return "check" if self.kind is Kind.CHECK else "sync"
+        return {Kind.CHECK: "check", Kind.STAMP: "init"}.get(self.kind, "sync")
 
     @property
     def dry_run(self) -> bool:
@@ -215,6 +216,8 @@ class Text:
         with_ids = self._subject.with_ids
         if isinstance(result, SyncStatus):
             return render_text.check_block(result, with_ids=with_ids)
+        if isinstance(result, StampResult):
+            return render_text.check_block(result.status, with_ids=with_ids)
         if result.dry_run:
             return render_text.plan_block(result, with_ids=with_ids)
         return render_text.sync_ending(result, with_ids=with_ids)
@@ -240,6 +243,8 @@ def _summary_lines(subject: Subject, tally: Tally) -> list[Line]:
             return render_text.check_summary(tally)
         case Kind.PLAN:
             return render_text.plan_summary(tally)
+        case Kind.STAMP:
+            return render_text.stamp_summary(tally)
         case Kind.SYNC:
             return render_text.sync_summary(tally, is_everybody=subject.is_everybody)
 
@@ -338,5 +343,7 @@ def _summary_object(subject: Subject, tally: Tally) -> render_json.Object:
             return render_json.check_summary(tally)
         case Kind.PLAN:
             return render_json.plan_summary(tally)
+        case Kind.STAMP:
+            return render_json.stamp_summary(tally)
         case Kind.SYNC:
             return render_json.sync_summary(tally)

@@ -76,7 +76,7 @@ class OwnersRun:
         view: View,
         work: Work,
         *,
-        confirm: Callable[[Terminal], None] = lambda terminal: None,
+        confirm: Callable[[Terminal, Undrift], None] = lambda terminal, sides: None,
     ) -> None:
         self._subject = subject
         self._selection = selection
@@ -121,10 +121,10 @@ class OwnersRun:
             progress.close()
 
     def _results(self) -> Iterator[Result]:
-        writes = self._subject.kind is Kind.SYNC
+        writes = self._subject.kind in (Kind.SYNC, Kind.STAMP)
         with opened(self._terminal, self._view, writes=writes) as sides:
             self._interrupts.raise_received()
-            self._confirm(self._terminal)
+            self._confirm(self._terminal, sides)
             yield from self._work(sides, self._listen)
 
     def _listen(self, event: SyncEvent) -> None:

@@ -6,11 +6,60 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
+from undrift.errors import UndriftError, UnknownStateError
 from undrift.model import Cost, Outcome, SyncReport, SyncStatus
 
-Result = SyncStatus | SyncReport
+if TYPE_CHECKING:
+    from undrift.stamping import Stamped
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StampResult:
+    """What stamping came to for one owner.
+
+    Attributes:
+        outcome: of what is left.
+        status: what is left.
+        stamped: records that carry a stamp now and did not before.
+    """
+
+    owner_id: str
+    outcome: Outcome
+    status: SyncStatus
+    stamped: int
+    error: UndriftError | None = None
+
+    @classmethod
+    def of(cls, done: Stamped) -> StampResult:
+        """The result that the API's answer amounts to."""
+        outcome = done.status.outcome
+        if done.error is not None:
+            is_unknown = isinstance(done.error, UnknownStateError)
+            outcome = Outcome.UNKNOWN if is_unknown else Outcome.FAILED
+        return cls(
+            owner_id=done.owner_id,
+            outcome=outcome,
+            status=done.status,
+            stamped=done.stamped,
+            error=done.error,
+        )
+
+
+Result = SyncStatus | SyncReport | StampResult
 """What a run says of one owner."""
+
+LEFT = {
+    "missing": "Missing from vectors",
+    "stale": "Stale in vectors",
+    "changed": "Content changed",
+    "wrong_model": "Wrong model",
+    "duplicate": "Duplicates",
+    "unknown": "Content unknown",
+    "unstamped": "Not stamped yet",
+}
+"""What stamping leaves as it is: by its name for programs, that for people."""
 
 
 @dataclass(slots=True)
@@ -22,6 +71,7 @@ class Tally:
         skipped: owners of a sync that were in sync already.
         embedded: texts that were paid for; truncated: those of them that were read in part.
         cost: of a dry run.
+        stamped: records that got a stamp; left: entities that did not, by what they are.
     """
 
     clock: Callable[[], float] = time.monotonic
@@ -30,6 +80,8 @@ class Tally:
     embedded: int = 0
     truncated: int = 0
     cost: Cost = field(default_factory=Cost)
+    stamped: int = 0
+    left: Counter[str] = field(default_factory=Counter)
     _started: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -43,6 +95,9 @@ class Tally:
             self.embedded += result.embedded
             self.truncated += result.truncated
             self.cost += result.cost
+        if isinstance(result, StampResult):
+            self.stamped += result.stamped
+            self.left.update(_left(result.status))
 
     @property
     def owners(self) -> int:
@@ -58,3 +113,15 @@ class Tally:
     def duration_seconds(self) -> float:
         """Time since the run began."""
         return self.clock() - self._started
+
+
+def _left(status: SyncStatus) -> dict[str, int]:
+    return {
+        "missing": len(status.missing_ids),
+        "stale": len(status.stale_ids),
+        "changed": len(status.changed_ids),
+        "wrong_model": len(status.wrong_model_ids),
+        "duplicate": len(status.duplicate_ids),
+        "unknown": len(status.unknown_ids),
+        "unstamped": status.unstamped,
+    }

@@ -8,6 +8,7 @@ password.
 from __future__ import annotations
 
 import os
+import tomllib
 from collections.abc import Mapping as Dict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,7 @@ __all__ = [
     "embedder_options",
     "is_test_environment",
     "load_settings",
+    "mapping_in",
     "missing_source_url",
     "missing_store_url",
     "set_by_variables",
@@ -127,6 +129,25 @@ def load_settings(
         environment="test" if is_test_environment(environ) else None,
         file=file,
     )
+
+
+def mapping_in(text: str, *, environ: Dict[str, str] | None = None) -> Mapping:
+    """The mapping that a file of *text* comes to.
+
+    Args:
+        text: valid TOML.
+        environ: the environment; None means this process's.
+
+    Raises:
+        ConfigError: an unknown setting, an unusable value.
+    """
+    merged, variables = with_environment(
+        tomllib.loads(text), os.environ if environ is None else environ
+    )
+    try:
+        return mapping_of(File.model_validate(merged))
+    except ValidationError as exc:
+        raise invalid_setting(exc, None, variables) from None
 
 
 def set_by_variables(

@@ -6,7 +6,9 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 
+from undrift.adoption import Field
 from undrift.mapping import KIND_DEFAULTS, DocumentTable
+from undrift.proposal.collections import FIELD_NAMES, REQUIRED_FIELDS, FieldsProposal
 from undrift.proposal.model import Proposal, ProposedEntity
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
@@ -15,13 +17,20 @@ _COMMENT_CHARACTERS = 96
 
 
 def written(
-    proposal: Proposal, *, source_url: str, store_url: str, embedder: str, namespace: str
+    proposal: Proposal,
+    *,
+    source_url: str,
+    store_url: str,
+    embedder: str,
+    namespace: str,
+    adopted: FieldsProposal | None = None,
 ) -> str:
     """The file's text.
 
     Args:
-        source_url: a reference such as ``env:DATABASE_URL``, never an address.
+        source_url: a reference such as ``env:DATABASE_URL``, never an address with a password.
         store_url: the same.
+        adopted: the collection of another program that is the store; None for undrift's own.
     """
     lines = [
         "# What undrift reads, and what it makes of it. Written by `undrift init`; edit it as you",
@@ -45,6 +54,7 @@ def written(
             "# source has its vectors in .undrift/undrift.db beside this file.",
             f"url = {quoted(store_url)}",
             f"namespace = {quoted(namespace)}",
+            *(_fields(adopted) if adopted is not None else ()),
             "",
             "[embedder]",
             f"name = {quoted(embedder)}",
@@ -99,15 +109,53 @@ def _entity(entity: ProposedEntity) -> Iterator[str]:
         yield f"aliases = {_table(entity)}"
 
 
+def _fields(guess: FieldsProposal) -> Iterator[str]:
+    """``[store.fields]``; as comments to be completed, where something is missing."""
+    sample = guess.sample
+    writer = f", as {sample.writer} writes it" if sample.writer else ""
+    yield ""
+    yield from _comment(f"{sample.name or sample.location} was filled by another program{writer}.")
+    if sample.parameter:
+        yield from _comment(f"VECTOR_URL has to end in {sample.parameter}.")
+    if sample.why_not:
+        yield from _comment(f"It cannot be adopted as it is: {sample.why_not}.")
+    is_whole = guess.fields is not None
+    before = "" if is_whole else "# "
+    if not is_whole:
+        yield from _comment("Complete these lines and take the # away.")
+    yield f"{before}[store.fields]"
+    for name in FIELD_NAMES:
+        found, missing = guess.found.get(name), guess.missing.get(name)
+        if missing is not None and not sample.why_not:
+            yield from _comment(f"{name}: {missing}.")
+        if found is not None:
+            yield from _comment(f"{guess.reasons[name]}.")
+            yield f"{before}{name} = {_field(found)}"
+        elif name in REQUIRED_FIELDS:
+            yield f'{before}{name} = ""'
+    if guess.fixed:
+        pairs = (f"{_key(path)} = {quoted(value)}" for path, value in guess.fixed.items())
+        yield f"{before}fixed = {{ {', '.join(pairs)} }}"
+    for note in guess.notes:
+        yield from _comment(f"Note: {note}.")
+
+
+def _field(found: Field) -> str:
+    if found.value is not None:
+        return f"{{ value = {quoted(found.value)} }}"
+    return quoted(".".join(found.path))
+
+
+def _key(name: str) -> str:
+    return name if _BARE_KEY.fullmatch(name) else quoted(name)
+
+
 def _list(values: Iterable[str]) -> str:
     return f"[{', '.join(map(quoted, values))}]"
 
 
 def _table(entity: ProposedEntity) -> str:
-    pairs = (
-        f"{name if _BARE_KEY.fullmatch(name) else quoted(name)} = {_list(fields)}"
-        for name, fields in (entity.aliases or {}).items()
-    )
+    pairs = (f"{_key(name)} = {_list(fields)}" for name, fields in (entity.aliases or {}).items())
     return f"{{ {', '.join(pairs)} }}" if entity.aliases else "{}"
 
 

@@ -29,6 +29,15 @@ _WAIT_BRIEFLY = sa.text(f"SELECT set_config('lock_timeout', '{LOCK_SECONDS}s', t
 _STORE_COLUMNS = {"vector_id", "entity_id", "fingerprint", "text_hash"}
 _STORE_EMBEDDINGS = {"vector_id", "embedding"}
 
+# Nor are the tables in which LangChain, LlamaIndex and Mastra keep vectors.
+_COLLECTIONS = (
+    {"collection_id", "embedding", "document", "cmetadata"},
+    {"langchain_id", "content", "embedding"},
+    {"uuid", "name", "cmetadata"},
+    {"node_id", "text", "metadata_", "embedding"},
+    {"vector_id", "embedding", "metadata"},
+)
+
 _FACTS = sa.text("""
 SELECT n.nspname, c.relname, c.reltuples::bigint AS rows,
        has_schema_privilege(n.oid, 'USAGE') AND has_any_column_privilege(c.oid, 'SELECT')
@@ -206,6 +215,8 @@ def _described(
     )
     names = {column.name for column in columns}
     if not columns or names >= _STORE_COLUMNS or names == _STORE_EMBEDDINGS:
+        return None
+    if any(names >= collection for collection in _COLLECTIONS):
         return None
     return FoundTable(
         name=f"{schema}.{name}" if schema else name,

@@ -45,10 +45,20 @@ _ADAPTERS = {
         "pgvector", ("psycopg",), "PostgreSQL", "postgres", "postgresql://user@host/db", adopts=True
     ),
     "qdrant+http": _Adapter(
-        "qdrant", ("qdrant_client",), "Qdrant", "qdrant", "qdrant+http://host:6333/collection"
+        "qdrant",
+        ("qdrant_client",),
+        "Qdrant",
+        "qdrant",
+        "qdrant+http://host:6333/collection",
+        adopts=True,
     ),
     "qdrant+https": _Adapter(
-        "qdrant", ("qdrant_client",), "Qdrant", "qdrant", "qdrant+https://host:6333/collection"
+        "qdrant",
+        ("qdrant_client",),
+        "Qdrant",
+        "qdrant",
+        "qdrant+https://host:6333/collection",
+        adopts=True,
     ),
     "qdrant+file": _Adapter(
         "qdrant_edge",
@@ -56,12 +66,13 @@ _ADAPTERS = {
         "Qdrant's engine",
         "qdrant-edge",
         "qdrant+file:///folder/collection",
+        adopts=True,
     ),
     "chroma+http": _Adapter(
-        "chroma", ("httpx",), "Chroma", "chroma", "chroma+http://host:8000/collection"
+        "chroma", ("httpx",), "Chroma", "chroma", "chroma+http://host:8000/collection", adopts=True
     ),
     "chroma+https": _Adapter(
-        "chroma", ("httpx",), "Chroma", "chroma", "chroma+https://host:8000/collection"
+        "chroma", ("httpx",), "Chroma", "chroma", "chroma+https://host:8000/collection", adopts=True
     ),
     "chroma+file": _Adapter(
         "chroma_embedded",
@@ -69,6 +80,7 @@ _ADAPTERS = {
         "Chroma's engine",
         "chroma-embedded",
         "chroma+file:///folder/collection?sole_process=yes",
+        adopts=True,
     ),
     "lancedb": _Adapter(
         "lancedb", ("lancedb", "pyarrow"), "LanceDB", "lancedb", "lancedb:///folder?table=vectors"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from undrift.fingerprint import storable_text, text_hash
 from undrift.mapping import MAX_EMBEDDED_CHARACTERS
 
@@ -15,3 +17,31 @@ def hash_of(text: str | None) -> str:
         return ""
     embedded = storable_text(text).strip()[:MAX_EMBEDDED_CHARACTERS]
     return text_hash(embedded.encode())
+
+
+def value_at(fields: Mapping[str, object], path: Sequence[str]) -> object:
+    """What lies at *path* in nested objects; None where nothing does."""
+    found: object = fields
+    for key in path:
+        if not isinstance(found, Mapping):
+            return None
+        found = found.get(key)
+    return found
+
+
+def id_at(fields: Mapping[str, object], path: Sequence[str]) -> str:
+    """An id at *path* as text; empty where there is none. The number 7 reads "7"."""
+    found = value_at(fields, path)
+    if isinstance(found, str):
+        return found
+    return str(found) if isinstance(found, int) and not isinstance(found, bool) else ""
+
+
+def put_at(fields: dict[str, object], path: Sequence[str], value: object) -> None:
+    """Put *value* at *path*; what is no object on the way becomes one. Nested ones are copied."""
+    *above, last = path
+    for key in above:
+        inner = fields.get(key)
+        fields[key] = dict(inner) if isinstance(inner, Mapping) else {}
+        fields = fields[key]  # type: ignore[assignment]
+    fields[last] = value

@@ -13,8 +13,9 @@ T = TypeVar("T")
 Where = Mapping[str, object]
 """A filter as Chroma reads it."""
 
-Metadata = Mapping[str, str | int | float | bool | None]
-"""A record's fields. Written, they replace those of the same names; None takes one away."""
+Metadata = Mapping[str, object]
+"""A record's fields: texts, numbers and booleans. Written, they replace those of the same names;
+None takes one away."""
 
 PAGE_RECORDS = 2_000
 """Records a call reads or writes. The server takes 5,461 in a write, and 32,766 ids in a read."""
@@ -70,7 +71,7 @@ class Collection(Protocol):
     ) -> list[Row]:
         """The records under *ids*, or those that *where* lets pass, by one consistent read."""
 
-    def ids(self, where: Where) -> list[str]:
+    def ids(self, where: Where | None) -> list[str]:
         """The ids of the records that *where* lets pass, by one consistent read."""
 
     def embeddings(self, ids: Sequence[str]) -> list[tuple[str, Sequence[float]]]:
@@ -126,18 +127,23 @@ def space_of(configuration: object, metadata: object) -> str:
     return str(named.get("hnsw:space", "l2"))
 
 
-def pages_of(collection: Collection, where: Where) -> Iterator[list[Row]]:
+def pages_of(
+    collection: Collection, where: Where | None, *, with_documents: bool = False
+) -> Iterator[list[Row]]:
     """The records that *where* lets pass, a page at a time, however many there are.
 
     Not by offsets: a record that somebody removes in between would move others from a page that is
     to come to one that was read, and nobody would see them.
+
+    Args:
+        where: None lets all pass.
     """
-    first = collection.rows(where=where, limit=PAGE_RECORDS)
+    first = collection.rows(where=where, limit=PAGE_RECORDS, with_documents=with_documents)
     if len(first) < PAGE_RECORDS:
         yield first
         return
     for part in parts_of(collection.ids(where)):
-        yield collection.rows(ids=part)
+        yield collection.rows(ids=part, with_documents=with_documents)
 
 
 def lost_among(collection: Collection, ids: Sequence[str]) -> set[str]:

@@ -202,7 +202,7 @@ class ServerCollection:
             )
         ]
 
-    def ids(self, where: Where) -> list[str]:
+    def ids(self, where: Where | None) -> list[str]:
         """The ids of the records that *where* lets pass, by one consistent read."""
         found: list[str] = self._get([], where=where)["ids"]
         return found

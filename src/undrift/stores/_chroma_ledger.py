@@ -12,13 +12,13 @@ from uuid import uuid4
 
 from undrift.state import Claim, Tombstone
 from undrift.stores._chroma_api import Collection, Put, Row, pages_of, parts_of
+from undrift.stores._chroma_codec import Standing
 from undrift.stores._chroma_records import (
     NAMESPACE,
     OWNER,
-    Standing,
     any_of,
     grave_of,
-    standing_of,
+    standing_in,
     text_in,
     tombstone_of,
     version_in,
@@ -73,7 +73,7 @@ class Ledger:
     def standing(self, vector_ids: Sequence[str]) -> dict[str, Standing]:
         """The tombstones under *vector_ids*, of whatever namespace."""
         return {
-            row.id: standing_of(row)
+            row.id: standing_in(row.metadata)
             for part in parts_of(vector_ids)
             for row in self._collection.rows(ids=part)
         }
@@ -124,7 +124,7 @@ class Ledger:
         return f"claim {number} of {self._namespace}"
 
     def _put(self, turn: _Turn) -> Put:
-        metadata: dict[str, str | int | float | bool | None] = {
+        metadata: dict[str, object] = {
             _CLAIM_OF: self._namespace,
             "turn": turn.number,
             "mark": turn.mark,

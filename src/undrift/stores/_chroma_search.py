@@ -7,8 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from undrift.stores._chroma_api import PAGE_RECORDS, Collection, Row, Where, embeddings_of, parts_of
-from undrift.stores._chroma_records import KIND, MODEL, NAMESPACE, OWNER, text_in
+from undrift.stores._chroma_api import (
+    PAGE_RECORDS,
+    Collection,
+    Row,
+    embeddings_of,
+    pages_of,
+    parts_of,
+)
+from undrift.stores._chroma_codec import Codec
 from undrift.stores._nearest import FLOAT
 
 
@@ -16,8 +23,8 @@ from undrift.stores._nearest import FLOAT
 class Chosen:
     """Which of an owner's records a search compares."""
 
+    codec: Codec
     owner_id: str
-    namespace: str
     model: str
     kinds: Sequence[str] | None
 
@@ -27,25 +34,23 @@ class Chosen:
         Told apart here where the owner has a page of records at most; each filter makes Chroma go
         through the whole collection, and reading the fields of 20,000 records takes longer still.
         """
-        of_owner = {OWNER: self.owner_id}
-        page = records.rows(where=of_owner, limit=PAGE_RECORDS)
+        of_owner = self.codec.of_owners([self.owner_id])
+        documents = self.codec.needs_documents
+        page = records.rows(where=of_owner, limit=PAGE_RECORDS, with_documents=documents)
         if len(page) < PAGE_RECORDS:
             return [row.id for row in page if self.holds(row)]
-        filters: list[Where] = [of_owner, {NAMESPACE: self.namespace}, {MODEL: self.model}]
-        if self.kinds is not None:
-            # Not by $in, which in the first servers of 1.0 looked at every field.
-            kinds: list[Where] = [{KIND: kind} for kind in self.kinds]
-            filters.append({"$or": kinds} if len(kinds) > 1 else kinds[0])
-        return records.ids({"$and": filters})
+        filters = self.codec.of_searched(self.model, self.kinds)
+        if filters is not None:
+            return records.ids({"$and": [of_owner, *filters]})
+        pages = pages_of(records, of_owner, with_documents=documents)
+        return [row.id for page in pages for row in page if self.holds(row)]
 
     def holds(self, row: Row) -> bool:
         """Whether *row* is one of them."""
-        return (
-            text_in(row.metadata, OWNER) == self.owner_id
-            and text_in(row.metadata, NAMESPACE) == self.namespace
-            and text_in(row.metadata, MODEL) == self.model
-            and (self.kinds is None or text_in(row.metadata, KIND) in self.kinds)
-        )
+        if not self.codec.is_managed(row) or self.codec.owner_of(row) != self.owner_id:
+            return False
+        stamp = self.codec.stamp_of(row)
+        return stamp.model == self.model and (self.kinds is None or stamp.kind in self.kinds)
 
 
 def vectors_of(records: Collection, ids: Sequence[str]) -> Iterator[Sequence[tuple[str, bytes]]]:

@@ -7,22 +7,23 @@ which an older write may replace a newer one (`Capabilities.store_class` N).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from undrift.ports import Deletion, Record
 from undrift.state import Tombstone
-from undrift.stores._chroma_api import Collection, lost_among, parts_of
+from undrift.stores._chroma_api import Collection, Row, lost_among, parts_of
+from undrift.stores._chroma_codec import Codec, Standing
 from undrift.stores._chroma_ledger import Ledger
-from undrift.stores._chroma_records import MODEL, Standing, put_of, standing_of, text_in
 from undrift.stores._records import collectable
 
 
 class Writing:
     """What writes into *records* and the *ledger* beside it."""
 
-    def __init__(self, records: Collection, ledger: Ledger, namespace: str) -> None:
+    def __init__(self, records: Collection, ledger: Ledger, codec: Codec, namespace: str) -> None:
         self._records = records
         self._ledger = ledger
+        self._codec = codec
         self._namespace = namespace
 
     def write(self, records: Sequence[Record]) -> None:
@@ -78,18 +79,10 @@ class Writing:
     def _put(self, records: Sequence[Record]) -> None:
         if not records:
             return
-        ids = [record.stamp.vector_id for record in records]
-        standing, graves = self._standing(ids), self._ledger.standing(ids)
-        applied = [
-            record
-            for record in records
-            if self._is_older(standing.get(record.stamp.vector_id), record.stamp.version)
-            and not self._is_kept_out(
-                graves.get(record.stamp.vector_id), record.stamp.version, record.stamp[2:5]
-            )
-        ]
+        there, graves = self._there_and_graves(records)
+        applied = [record for record in records if self._applies(record, there, graves)]
         if applied:
-            self._records.upsert([put_of(record) for record in applied])
+            self._records.upsert(self._codec.puts_of(applied, there, self._records))
         self._ledger.open_graves(
             [record.stamp.vector_id for record in applied if record.stamp.vector_id in graves]
         )
@@ -98,25 +91,35 @@ class Writing:
         """Write what keeps the stored vector, where that is the one the write means."""
         if not records:
             return
-        ids = [record.stamp.vector_id for record in records]
-        rows = {row.id: row for row in self._records.rows(ids=ids)}
-        graves = self._ledger.standing(ids)
-        applied = []
-        for record in records:
-            stamp = record.stamp
-            row = rows.get(stamp.vector_id)
-            if (
-                row is not None
-                and self._is_older(standing_of(row), stamp.version)
-                and not self._is_kept_out(graves.get(stamp.vector_id), stamp.version, stamp[2:5])
-                and text_in(row.metadata, "text_hash") == stamp.text_hash
-                and text_in(row.metadata, MODEL) == stamp.model
-            ):
-                applied.append(record)
+        there, graves = self._there_and_graves(records)
+        applied = [
+            record
+            for record in records
+            if record.stamp.vector_id in there
+            and self._applies(record, there, graves)
+            and self._codec.is_meant(record, there[record.stamp.vector_id])
+        ]
         lost = lost_among(self._records, [record.stamp.vector_id for record in applied])
         applied = [record for record in applied if record.stamp.vector_id not in lost]
         if applied:
-            self._records.update([put_of(record) for record in applied])
+            self._records.update(self._codec.restamps_of(applied, there))
+
+    def _there_and_graves(
+        self, records: Sequence[Record]
+    ) -> tuple[dict[str, Row], dict[str, Standing]]:
+        """The records and the tombstones under the ids of *records*."""
+        ids = [record.stamp.vector_id for record in records]
+        return self._there(ids), self._ledger.standing(ids)
+
+    def _applies(
+        self, record: Record, there: Mapping[str, Row], graves: Mapping[str, Standing]
+    ) -> bool:
+        """Whether neither a record nor a tombstone keeps *record* out."""
+        stamp, row = record.stamp, there.get(record.stamp.vector_id)
+        standing = None if row is None else self._codec.standing_of(row)
+        return self._is_older(standing, stamp.version) and not self._is_kept_out(
+            graves.get(stamp.vector_id), stamp.version, stamp[2:5]
+        )
 
     def _is_older(self, standing: Standing | None, version: int) -> bool:
         """Whether no record keeps *version* out: an older one of this namespace, or none."""
@@ -146,5 +149,9 @@ class Writing:
             and standing.entity[0] == gone.owner_id
         )
 
+    def _there(self, ids: Sequence[str]) -> dict[str, Row]:
+        rows = self._records.rows(ids=ids, with_documents=self._codec.needs_documents)
+        return {row.id: row for row in rows}
+
     def _standing(self, ids: Sequence[str]) -> dict[str, Standing]:
-        return {row.id: standing_of(row) for row in self._records.rows(ids=ids)}
+        return {id_: self._codec.standing_of(row) for id_, row in self._there(ids).items()}

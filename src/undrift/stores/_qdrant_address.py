@@ -22,12 +22,14 @@ class Address:
         server: the server's URL; a path before the collection is a prefix of a proxy's.
         key: the API key; empty if there is none.
         location: for people, without the key.
+        url: as it was given, without the key.
     """
 
     server: str
     collection: str
     key: str = field(repr=False)
     location: str
+    url: str
 
 
 def parse_address(url: str) -> Address:
@@ -56,6 +58,8 @@ def parse_address(url: str) -> Address:
         collection=unquote(collection),
         key=key,
         location=f"qdrant+{scheme}://{hidden}{place}/{collection}",
+        url=f"qdrant+{scheme}://{place}/{collection}"
+        + (f"?{parsed.query}" if parsed.query else ""),
     )
 
 

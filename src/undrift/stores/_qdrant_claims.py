@@ -12,9 +12,17 @@ from uuid import uuid4
 
 from undrift.fingerprint import vector_id
 from undrift.state import Claim
+from undrift.stores._adopted import put_at, value_at
 from undrift.stores._qdrant_conditions import Equals, HasId, Not, every
 from undrift.stores._qdrant_payload import VERSION
-from undrift.stores._qdrant_points import NewPoint, NotThere, Overwrite, Payload, Points
+from undrift.stores._qdrant_points import (
+    Change,
+    NewPoint,
+    NotThere,
+    Payload,
+    Points,
+    json_path,
+)
 
 # Of as many claims that follow one another within one call, each is recognised.
 _REMEMBERED = 64
@@ -37,11 +45,17 @@ class _Found(NamedTuple):
 
 
 class Claims:
-    """The claim of one namespace of a collection."""
+    """The claim of one namespace of a collection.
 
-    def __init__(self, points: Points, namespace: str) -> None:
+    Args:
+        above: the path of the object that it lies in; empty for the point's payload itself.
+    """
+
+    def __init__(self, points: Points, namespace: str, *, above: tuple[str, ...] = ()) -> None:
         self._points = points
         self._namespace = namespace
+        self._above = above
+        self._version_field = json_path((*above, VERSION))
         # No entity has such an id: a kind is never empty.
         self._id = vector_id(namespace, "", "", "claim")
 
@@ -61,23 +75,23 @@ class Claims:
         token = uuid4().hex
         if before is None:
             # The condition holds for no point that exists, so nothing is replaced.
-            point = NewPoint(self._id, None, self._payload(claim, 1, (token,)))
+            point = NewPoint(self._id, {}, self._payload(claim, 1, (token,)))
             self._points.upsert([point], Not(HasId([self._id])))
         else:
             version = before.version + 1
             tokens = (token, *before.tokens[: _REMEMBERED - 1])
-            where = every(HasId([self._id]), Equals(VERSION, before.version))
-            self._points.overwrite([Overwrite(self._payload(claim, version, tokens), where)])
+            where = every(HasId([self._id]), Equals(self._version_field, before.version))
+            self._points.change([Change(self._payload(claim, version, tokens), where)])
         self._points.settle()
         after = self._find()
         return after is not None and token in after.tokens
 
     def _find(self) -> _Found | None:
-        found = self._points.retrieve([self._id], _FIELDS)
+        found = self._points.retrieve([self._id], None)
         if not found:
             return None
-        payload = found[0].payload
-        claim, version, tokens = (payload.get(field) for field in _FIELDS)
+        stored = (value_at(found[0].payload, (*self._above, field)) for field in _FIELDS)
+        claim, version, tokens = stored
         if not isinstance(claim, dict) or not isinstance(version, int):
             return None
         return _Found(
@@ -87,8 +101,13 @@ class Claims:
         )
 
     def _payload(self, claim: Claim, version: int, tokens: tuple[str, ...]) -> Payload:
-        return {
+        stored: dict[str, object] = {
             _CLAIM: {**claim._asdict(), "namespace": self._namespace},
             VERSION: version,
             _TOKENS: list(tokens),
         }
+        if not self._above:
+            return stored
+        payload: dict[str, object] = {}
+        put_at(payload, self._above, stored)
+        return payload

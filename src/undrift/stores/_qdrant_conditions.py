@@ -27,7 +27,7 @@ class OneOf:
     """A field is one of these."""
 
     field: str
-    values: Sequence[str]
+    values: list[str] | list[int]
 
     def __post_init__(self) -> None:
         assert self.values, "an empty list of values would let everything pass"

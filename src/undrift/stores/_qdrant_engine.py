@@ -28,15 +28,19 @@ from undrift.stores._qdrant_conditions import (
     OneOf,
 )
 from undrift.stores._qdrant_folder import Folder, OpenShard
-from undrift.stores._qdrant_layout import CHANGE_DIMENSION, INDEXES, Index, ddl
+from undrift.stores._qdrant_layout import CHANGE_DIMENSION, INDEXES, ddl
 from undrift.stores._qdrant_points import (
     MISSING,
+    Change,
+    Fields,
     FoundCollection,
     FoundPoint,
+    FoundVector,
+    Index,
     NewPoint,
-    Overwrite,
     Page,
     point_id,
+    vector_named,
 )
 
 _UNREADABLE = Meaning(
@@ -90,11 +94,12 @@ class EnginePoints:
                 return None
             info = shard.engine.info()
             config = json.loads((self._folder.path / "edge_config.json").read_bytes())
-        vector = config["vectors"].get("", {})
         names = {str(kind): name for name, kind in _KINDS.items()}
         return FoundCollection(
-            dimension=vector.get("size"),
-            distance=vector.get("distance", ""),
+            vectors={
+                name: FoundVector(vector["size"], vector["distance"])
+                for name, vector in config["vectors"].items()
+            },
             indexes={
                 field: names.get(str(index.data_type), "")
                 for field, index in info.payload_schema.items()
@@ -122,6 +127,12 @@ class EnginePoints:
         with self._errors():
             self._folder.create(config, _create_indexes)
 
+    def create_indexes(self, indexes: Mapping[str, Index]) -> None:
+        """Create *indexes* on the fields that they are named by."""
+        for field, index in indexes.items():
+            self._update(edge.UpdateOperation.create_field_index(field, _index_params(index)))
+        self.settle()
+
     # --- writing
 
     def upsert(self, points: Sequence[NewPoint], where: Condition) -> None:
@@ -130,21 +141,25 @@ class EnginePoints:
             new = [
                 edge.Point(
                     point_id(point.vector_id),
-                    {} if point.vector is None else point.vector.tolist(),
+                    _vectors(point.vectors),
                     dict(point.payload),
                 )
                 for point in points
             ]
         self._update(edge.UpdateOperation.upsert_points(new, _filter(where)))
 
-    def overwrite(self, changes: Sequence[Overwrite]) -> None:
-        """Replace the payload of points that exist."""
-        for change in changes:
-            self._update(
-                edge.UpdateOperation.overwrite_payload_by_filter(
-                    _filter(change.where), dict(change.payload)
+    def change(self, changes: Sequence[Change]) -> None:
+        """Change the payload of points that exist."""
+        for payload, where, into in changes:
+            if into is None:
+                operation = edge.UpdateOperation.overwrite_payload_by_filter(
+                    _filter(where), dict(payload)
                 )
-            )
+            else:
+                operation = edge.UpdateOperation.set_payload_by_filter(
+                    _filter(where), dict(payload), into or None
+                )
+            self._update(operation)
 
     def delete(self, where: Condition) -> None:
         """Delete the points that hold *where*."""
@@ -160,33 +175,45 @@ class EnginePoints:
     # --- reading
 
     def page(
-        self, where: Condition, fields: Sequence[str], first_id: str | None, limit: int
+        self,
+        where: Condition | None,
+        fields: Fields,
+        first_id: str | None,
+        limit: int,
+        *,
+        vector: str | None = None,
     ) -> Page:
         """At most *limit* points that hold *where*, from *first_id* on."""
         request = edge.ScrollRequest(
             offset=None if first_id is None else point_id(first_id),
             limit=limit,
-            filter=_filter(where),
+            filter=None if where is None else _filter(where),
             with_payload=_selection(fields),
-            with_vector=False,
+            with_vector=_wanted(vector),
         )
         with self._engine() as engine:
             records, next_id = engine.scroll(request)
-        return Page(_found(records), None if next_id is None else str(next_id))
+        return Page(_found(records, vector), None if next_id is None else str(next_id))
 
-    def retrieve(self, vector_ids: Sequence[str], fields: Sequence[str]) -> Sequence[FoundPoint]:
+    def retrieve(self, vector_ids: Sequence[str], fields: Fields) -> Sequence[FoundPoint]:
         """Those of *vector_ids* that exist."""
         with self._engine() as engine:
             ids: list[edge.PointId] = [point_id(vector_id) for vector_id in vector_ids]
             return _found(engine.retrieve(ids, _selection(fields), False))
 
     def nearest(
-        self, vector: Vectors, where: Condition, fields: Sequence[str], limit: int
+        self,
+        vector: Vectors,
+        where: Condition,
+        fields: Fields,
+        limit: int,
+        *,
+        using: str = "",
     ) -> Sequence[FoundPoint]:
         """The nearest points that hold *where*, compared one by one."""
         request = edge.QueryRequest(
             limit=limit,
-            query=edge.Query.Nearest(vector.tolist()),
+            query=edge.Query.Nearest(vector.tolist(), using or None),
             filter=_filter(where),
             with_payload=_selection(fields),
             params=edge.SearchParams(exact=True),
@@ -274,11 +301,31 @@ def _index_params(
     return edge.UuidIndexParams()
 
 
-def _found(records: Sequence[edge.Record]) -> list[FoundPoint]:
-    return [FoundPoint(str(record.id), record.payload or {}) for record in records]
+def _vectors(vectors: Mapping[str, Vectors]) -> edge.Vector:
+    if list(vectors) == [""]:
+        nameless: list[float] = vectors[""].tolist()
+        return nameless
+    return {name: vector.tolist() for name, vector in vectors.items()}
 
 
-def _selection(fields: Sequence[str]) -> edge.PayloadSelector | bool:
+def _wanted(vector: str | None) -> list[str] | bool:
+    return [vector] if vector else vector is not None  # the nameless one comes with all there are
+
+
+def _found(records: Sequence[edge.Record], vector: str | None = None) -> list[FoundPoint]:
+    return [
+        FoundPoint(
+            str(record.id),
+            record.payload or {},
+            vector=None if vector is None else vector_named(vector, record.vector),
+        )
+        for record in records
+    ]
+
+
+def _selection(fields: Fields) -> edge.PayloadSelector | bool:
+    if fields is None:
+        return True
     return edge.PayloadSelector.Include(list(fields)) if fields else False
 
 
@@ -298,7 +345,7 @@ def _translated(condition: Condition) -> edge.ConditionType:
         case Equals(field, value):
             return edge.FieldCondition(field, match=edge.MatchValue(value))
         case OneOf(field, values):
-            return edge.FieldCondition(field, match=edge.MatchAny(list(values)))
+            return edge.FieldCondition(field, match=edge.MatchAny(values))
         case AtLeast(field, number):
             return edge.FieldCondition(field, range=edge.RangeFloat(gte=number))
         case Lacks(field):

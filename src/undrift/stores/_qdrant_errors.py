@@ -47,8 +47,8 @@ _TLS = Meaning(
 _NO_INDEX = Meaning(
     ConfigError,
     "The vector store lacks an index",
-    "create the index that the message names, as `undrift init --sql` prints it, or name another "
-    "collection in VECTOR_URL and run `undrift sync --all`",
+    "create the index that the message names (PUT /collections/NAME/index), or, in a collection "
+    "that another program filled, let `undrift sync` create those that it needs",
 )
 _BUSY = Meaning(
     StoreUnavailable,

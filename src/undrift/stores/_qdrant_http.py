@@ -29,13 +29,17 @@ from undrift.stores._qdrant_conditions import (
 from undrift.stores._qdrant_errors import NO_ANSWER, Doing, already_exists, mapped_errors
 from undrift.stores._qdrant_layout import INDEXES, ddl, index_schema
 from undrift.stores._qdrant_points import (
+    Change,
+    Fields,
     FoundCollection,
     FoundPoint,
+    FoundVector,
+    Index,
     NewPoint,
     NotThere,
-    Overwrite,
     Page,
     point_id,
+    vector_named,
 )
 
 OLDEST_SERVER = (1, 16)
@@ -80,12 +84,18 @@ class HttpPoints:
                 info = self._connected().get_collection(self._collection)
         except NotThere:
             return None
-        vectors = info.config.params.vectors
-        nameless = vectors if isinstance(vectors, models.VectorParams) else None
+        vectors = info.config.params.vectors or {}
+        named = {"": vectors} if isinstance(vectors, models.VectorParams) else vectors
+        strict = info.config.strict_mode_config
         return FoundCollection(
-            dimension=None if nameless is None else nameless.size,
-            distance="" if nameless is None else nameless.distance.value,
+            vectors={
+                name: FoundVector(vector.size, vector.distance.value)
+                for name, vector in named.items()
+            },
             indexes={field: index.data_type.value for field, index in info.payload_schema.items()},
+            is_strict=strict is not None
+            and bool(strict.enabled)
+            and strict.unindexed_filtering_update is False,
         )
 
     def is_empty(self) -> bool:
@@ -107,9 +117,14 @@ class HttpPoints:
             except UnexpectedResponse as error:
                 if not already_exists(error):
                     raise
-            for field, index in INDEXES.items():
+        self.create_indexes(INDEXES)
+
+    def create_indexes(self, indexes: Mapping[str, Index]) -> None:
+        """Create *indexes* on the fields that they are named by."""
+        with self._errors("create"):
+            for field, index in indexes.items():
                 schema = _SCHEMAS[index.kind](**index_schema(index))
-                done = client.create_payload_index(
+                done = self._connected().create_payload_index(
                     self._collection, field, schema, wait=True, ordering=_ORDERING
                 )
                 self._require_completed([done])
@@ -121,7 +136,7 @@ class HttpPoints:
         new = [
             models.PointStruct(
                 id=point_id(point.vector_id),
-                vector={} if point.vector is None else point.vector.tolist(),
+                vector=_vectors(point.vectors),
                 payload=dict(point.payload),
             )
             for point in points
@@ -132,16 +147,9 @@ class HttpPoints:
             )
             self._require_completed([done])
 
-    def overwrite(self, changes: Sequence[Overwrite]) -> None:
-        """Replace the payload of points that exist, in one request."""
-        operations = [
-            models.OverwritePayloadOperation(
-                overwrite_payload=models.SetPayload(
-                    payload=dict(change.payload), filter=_filter(change.where)
-                )
-            )
-            for change in changes
-        ]
+    def change(self, changes: Sequence[Change]) -> None:
+        """Change the payload of points that exist, in one request."""
+        operations = [_operation(change) for change in changes]
         with self._errors("write"):
             done = self._connected().batch_update_points(
                 self._collection, operations, wait=True, ordering=_ORDERING
@@ -165,35 +173,47 @@ class HttpPoints:
     # --- reading
 
     def page(
-        self, where: Condition, fields: Sequence[str], first_id: str | None, limit: int
+        self,
+        where: Condition | None,
+        fields: Fields,
+        first_id: str | None,
+        limit: int,
+        *,
+        vector: str | None = None,
     ) -> Page:
         """At most *limit* points that hold *where*, from *first_id* on."""
         with self._errors("read"):
             records, next_id = self._connected().scroll(
                 self._collection,
-                scroll_filter=_filter(where),
+                scroll_filter=None if where is None else _filter(where),
                 limit=limit,
                 offset=None if first_id is None else point_id(first_id),
-                with_payload=list(fields) or False,
-                with_vectors=False,
+                with_payload=_selection(fields),
+                with_vectors=_wanted(vector),
                 consistency=_CONSISTENCY,
             )
-        return Page(_found(records), None if next_id is None else str(next_id))
+        return Page(_found(records, vector), None if next_id is None else str(next_id))
 
-    def retrieve(self, vector_ids: Sequence[str], fields: Sequence[str]) -> Sequence[FoundPoint]:
+    def retrieve(self, vector_ids: Sequence[str], fields: Fields) -> Sequence[FoundPoint]:
         """Those of *vector_ids* that exist."""
         with self._errors("read"):
             records = self._connected().retrieve(
                 self._collection,
                 [point_id(vector_id) for vector_id in vector_ids],
-                with_payload=list(fields) or False,
+                with_payload=_selection(fields),
                 with_vectors=False,
                 consistency=_CONSISTENCY,
             )
         return _found(records)
 
     def nearest(
-        self, vector: Vectors, where: Condition, fields: Sequence[str], limit: int
+        self,
+        vector: Vectors,
+        where: Condition,
+        fields: Fields,
+        limit: int,
+        *,
+        using: str = "",
     ) -> Sequence[FoundPoint]:
         """The nearest points that hold *where*, compared one by one with what was written."""
         parameters = models.SearchParams(
@@ -205,8 +225,9 @@ class HttpPoints:
                 query=vector.tolist(),
                 query_filter=_filter(where),
                 search_params=parameters,
+                using=using or None,
                 limit=limit,
-                with_payload=list(fields) or False,
+                with_payload=_selection(fields),
                 consistency=_CONSISTENCY,
             )
         return [FoundPoint(str(hit.id), hit.payload or {}, hit.score) for hit in answer.points]
@@ -286,8 +307,39 @@ _SCHEMAS = {
 }
 
 
-def _found(records: Sequence[models.Record]) -> list[FoundPoint]:
-    return [FoundPoint(str(record.id), record.payload or {}) for record in records]
+def _operation(change: Change) -> models.UpdateOperation:
+    payload = models.SetPayload(
+        payload=dict(change.payload), filter=_filter(change.where), key=change.into or None
+    )
+    if change.into is None:
+        return models.OverwritePayloadOperation(overwrite_payload=payload)
+    return models.SetPayloadOperation(set_payload=payload)
+
+
+def _vectors(vectors: Mapping[str, Vectors]) -> models.VectorStruct:
+    if list(vectors) == [""]:
+        nameless: list[float] = vectors[""].tolist()
+        return nameless
+    return {name: vector.tolist() for name, vector in vectors.items()}
+
+
+def _selection(fields: Fields) -> list[str] | bool:
+    return True if fields is None else list(fields) or False
+
+
+def _wanted(vector: str | None) -> list[str] | bool:
+    return [vector] if vector else vector is not None  # the nameless one comes with all there are
+
+
+def _found(records: Sequence[models.Record], vector: str | None = None) -> list[FoundPoint]:
+    return [
+        FoundPoint(
+            str(record.id),
+            record.payload or {},
+            vector=None if vector is None else vector_named(vector, record.vector),
+        )
+        for record in records
+    ]
 
 
 def _filter(condition: Condition) -> models.Filter:
@@ -305,7 +357,7 @@ def _translated(condition: Condition) -> models.Condition:
         case Equals(field, value):
             return models.FieldCondition(key=field, match=models.MatchValue(value=value))
         case OneOf(field, values):
-            return models.FieldCondition(key=field, match=models.MatchAny(any=list(values)))
+            return models.FieldCondition(key=field, match=models.MatchAny(any=values))
         case AtLeast(field, number):
             return models.FieldCondition(key=field, range=models.Range(gte=number))
         case Lacks(field):

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -30,7 +29,7 @@ from undrift.stores._qdrant_payload import (
     TEXT_HASH,
     VERSION,
 )
-from undrift.stores._qdrant_points import FoundCollection, Points
+from undrift.stores._qdrant_points import FoundCollection, FoundVector, Index, Points
 
 COSINE = "Cosine"
 
@@ -38,18 +37,6 @@ CHANGE_DIMENSION = "name another collection in VECTOR_URL and run `undrift sync 
 
 # What Qdrant takes for length 1 it stores as it is.
 _UNIT_TOLERANCE = 1e-6
-
-
-class Index(NamedTuple):
-    """An index on a field of the payload.
-
-    Attributes:
-        kind: its type, as Qdrant calls it.
-        is_tenant: the field says whose a point is; Qdrant keeps what belongs together together.
-    """
-
-    kind: str
-    is_tenant: bool = False
 
 
 INDEXES: Mapping[str, Index] = {
@@ -86,8 +73,8 @@ def ddl(collection: str, dimension: int) -> Sequence[str]:
     return [create, *index_calls]
 
 
-def find_created(points: Points) -> FoundCollection | None:
-    """The collection, if it is one of undrift's with all that belongs to it.
+def find_created(points: Points) -> FoundVector | None:
+    """The collection's vectors, if it is one of undrift's with all that belongs to it.
 
     Raises:
         ConfigError: it is somebody else's, or has another metric.
@@ -96,17 +83,18 @@ def find_created(points: Points) -> FoundCollection | None:
     if found is None:
         return None
     location = points.location
-    if found.dimension is None:
+    vector = found.vectors.get("")
+    if vector is None:
         raise _another_layout(location, "it has no nameless vector")
-    if found.distance != COSINE:
+    if vector.distance != COSINE:
         raise ConfigError(
             "The vector store has another metric",
-            why=f"{location} compares vectors by {found.distance}, undrift by {COSINE}.",
+            why=f"{location} compares vectors by {vector.distance}, undrift by {COSINE}.",
             fix="name another collection in VECTOR_URL, which `undrift sync` creates",
         )
     missing = missing_indexes(found)
     if not missing:
-        return found
+        return vector
     if points.is_empty():
         return None  # somebody was stopped while creating it
     raise _another_layout(location, f"it has no {_listed(missing)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 
 from undrift.fingerprint import canonical_json
@@ -141,7 +141,7 @@ def _is_short(value: float) -> bool:
     return len(digits) <= 15 and isinstance(exponent, int) and abs(exponent) <= 22
 
 
-def parts_of(ids: Sequence[str], size: int) -> Iterable[Sequence[str]]:
+def parts_of(ids: Sequence[str], size: int) -> Iterator[list[str]]:
     """*ids* in parts of at most *size*, each id once."""
     distinct = list(dict.fromkeys(ids))
     return (distinct[start : start + size] for start in range(0, len(distinct), size))

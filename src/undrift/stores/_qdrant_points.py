@@ -12,15 +12,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+import numpy as np
+
 from undrift.errors import ConfigError
 from undrift.ports import Vectors
 from undrift.stores._meaning import NOT_CREATED, Meaning
 from undrift.stores._qdrant_conditions import Condition
 
 Payload = Mapping[str, object]
+Fields = Sequence[str] | None
+"""Which fields of a payload are read, as paths; None for all of them."""
 
 _UUID = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _NUMBER = re.compile("0|[1-9][0-9]{0,19}")
+_PLAIN = re.compile(r"[A-Za-z0-9_\-]+")
 _LARGEST_NUMBER = 2**64 - 1
 
 
@@ -31,27 +36,61 @@ class NotThere(ConfigError):
 MISSING = Meaning(NotThere, NOT_CREATED.what, NOT_CREATED.fix)
 
 
+class Index(NamedTuple):
+    """An index on a field of the payload.
+
+    Attributes:
+        kind: its type, as Qdrant calls it.
+        is_tenant: the field says whose a point is; Qdrant keeps what belongs together together.
+    """
+
+    kind: str
+    is_tenant: bool = False
+
+
 class NewPoint(NamedTuple):
-    """A point as it is to be; without a vector, no search finds it."""
+    """A point as it is to be; without a vector, no search finds it.
+
+    Attributes:
+        vectors: by name; a collection's only vector mostly has the empty one.
+    """
 
     vector_id: str
-    vector: Vectors | None
+    vectors: Mapping[str, Vectors]
     payload: Payload
 
 
 class FoundPoint(NamedTuple):
-    """A point as it was read, with as much of its payload as was asked for."""
+    """A point as it was read, with as much of it as was asked for."""
 
     vector_id: str
     payload: Payload
     score: float = 0.0
+    vector: Vectors | None = None
 
 
-class Overwrite(NamedTuple):
-    """A payload that takes the place of another; the vector stays."""
+class Change(NamedTuple):
+    """A change of payloads; vectors stay.
+
+    Attributes:
+        into: the object that the payload is merged into, as a path; empty for the point's whole
+            payload, None to replace that.
+    """
 
     payload: Payload
     where: Condition
+    into: str | None = None
+
+
+class FoundVector(NamedTuple):
+    """One of the vectors that a collection's points may have.
+
+    Attributes:
+        distance: its metric, as Qdrant calls it.
+    """
+
+    dimension: int
+    distance: str
 
 
 class Page(NamedTuple):
@@ -70,14 +109,14 @@ class FoundCollection:
     """A collection as it is found.
 
     Attributes:
-        dimension: components per vector; None where it has no nameless vector.
-        distance: its metric, as Qdrant calls it; empty where it has no nameless vector.
+        vectors: by name.
         indexes: field → its index' type, as Qdrant calls it.
+        is_strict: conditions may only name fields that have an index.
     """
 
-    dimension: int | None
-    distance: str
+    vectors: Mapping[str, FoundVector]
     indexes: Mapping[str, str]
+    is_strict: bool = False
 
 
 class Points(Protocol):
@@ -108,11 +147,14 @@ class Points(Protocol):
     def create(self, dimension: int) -> None:
         """Create what is missing. Idempotent, and safe when two do it at once."""
 
+    def create_indexes(self, indexes: Mapping[str, Index]) -> None:
+        """Create *indexes* on the fields that they are named by. Idempotent."""
+
     def upsert(self, points: Sequence[NewPoint], where: Condition) -> None:
         """Replace the points that hold *where*, whole; insert those that do not exist."""
 
-    def overwrite(self, changes: Sequence[Overwrite]) -> None:
-        """Replace the payload of points that exist, one change after the other."""
+    def change(self, changes: Sequence[Change]) -> None:
+        """Change the payload of points that exist, one change after the other."""
 
     def delete(self, where: Condition) -> None:
         """Delete the points that hold *where*."""
@@ -121,17 +163,36 @@ class Points(Protocol):
         """Return when all that was written survives a loss of power."""
 
     def page(
-        self, where: Condition, fields: Sequence[str], first_id: str | None, limit: int
+        self,
+        where: Condition | None,
+        fields: Fields,
+        first_id: str | None,
+        limit: int,
+        *,
+        vector: str | None = None,
     ) -> Page:
-        """At most *limit* points that hold *where*, ascending by id, from *first_id* on."""
+        """At most *limit* points that hold *where*, ascending by id, from *first_id* on.
 
-    def retrieve(self, vector_ids: Sequence[str], fields: Sequence[str]) -> Sequence[FoundPoint]:
+        Args:
+            vector: the name of the one that is wanted too; None for none.
+        """
+
+    def retrieve(self, vector_ids: Sequence[str], fields: Fields) -> Sequence[FoundPoint]:
         """Those of *vector_ids* that exist."""
 
     def nearest(
-        self, vector: Vectors, where: Condition, fields: Sequence[str], limit: int
+        self,
+        vector: Vectors,
+        where: Condition,
+        fields: Fields,
+        limit: int,
+        *,
+        using: str = "",
     ) -> Sequence[FoundPoint]:
         """The points that hold *where* and are nearest to *vector*, compared one by one.
+
+        Args:
+            using: the name of the vectors to compare it with.
 
         Raises:
             DimensionMismatch: the collection's vectors have another dimension.
@@ -158,3 +219,15 @@ def is_point_id(vector_id: str) -> bool:
 def point_id(vector_id: str) -> str | int:
     """*vector_id* as Qdrant spells it."""
     return int(vector_id) if vector_id.isdigit() else vector_id
+
+
+def vector_named(name: str, found: object) -> Vectors | None:
+    """The vector of that name among what a point was read with; None if it has none."""
+    if isinstance(found, dict):
+        found = found.get(name)
+    return np.array(found, dtype=np.float32) if isinstance(found, list) else None
+
+
+def json_path(path: Sequence[str]) -> str:
+    """*path* as Qdrant spells it: names that hold more than letters are quoted."""
+    return ".".join(key if _PLAIN.fullmatch(key) else f'"{key}"' for key in path)

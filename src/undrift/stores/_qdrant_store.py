@@ -181,7 +181,7 @@ class QdrantPointStore:
     ) -> Sequence[Match]:
         """The nearest records of *owner_id* and *model*, compared one by one by Qdrant."""
         wanted = None if kinds is None else storable(kinds)
-        if limit < 1 or wanted == [] or not is_storable_id(owner_id) or not _has_length(vector):
+        if limit < 1 or wanted == [] or not is_storable_id(owner_id) or not has_length(vector):
             return []
         conditions: list[Condition] = [
             Equals(OWNER, owner_id),
@@ -266,6 +266,7 @@ class QdrantPointStore:
 _NO_VECTOR = Not(HasVector(""))
 
 
-def _has_length(vector: Vectors) -> bool:
+def has_length(vector: Vectors) -> bool:
+    """Whether anything can be near to *vector*."""
     squared = float(np.dot(vector.astype(np.float64), vector.astype(np.float64)))
     return bool(np.isfinite(squared)) and squared > 0.0

@@ -10,9 +10,9 @@ There are no transactions. What a call consists of is sent in parts, in one orde
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from undrift.errors import StoreUnavailable, WriteFailed
 from undrift.ports import Deletion, Record
@@ -42,7 +42,9 @@ from undrift.stores._qdrant_payload import (
     grave_of,
     payload_of,
 )
-from undrift.stores._qdrant_points import FoundPoint, NewPoint, Overwrite, Points
+from undrift.stores._qdrant_points import Change, FoundPoint, NewPoint, Points
+
+T = TypeVar("T")
 
 PART_POINTS = 1_000
 """Points in one call; larger parts were not faster."""
@@ -91,15 +93,15 @@ class Writing:
         restamps = [record for record in records if record.embedding is None]
         for start in range(0, len(restamps), _PART_RESTAMPS):
             part = restamps[start : start + _PART_RESTAMPS]
-            with self._behind(is_first=not start and len(restamps) == len(records)):
-                self._points.overwrite([self._restamp(record) for record in part])
+            with one_part(is_first=not start and len(restamps) == len(records)):
+                self._points.change([self._restamp(record) for record in part])
 
     def bury(self, tombstones: Sequence[Tombstone]) -> None:
         """Put *tombstones* where the stored version is older or absent."""
         self._put(
             [
                 _Put(
-                    NewPoint(stone.vector_id, None, grave_of(stone, self._namespace)),
+                    NewPoint(stone.vector_id, {}, grave_of(stone, self._namespace)),
                     stone.version,
                     stone[1:4],
                     _STAMP_BYTES,
@@ -121,17 +123,16 @@ class Writing:
     def _put_of(self, record: Record) -> _Put:
         assert record.embedding is not None
         payload = payload_of(record, keep_text=self._keep_text)
-        characters = len(record.text) + 2 * len(record.metadata_json)
         return _Put(
-            NewPoint(record.stamp.vector_id, unit(record.embedding), payload),
+            NewPoint(record.stamp.vector_id, {"": unit(record.embedding)}, payload),
             record.stamp.version,
             record.stamp[2:5],
-            _STAMP_BYTES + _COMPONENT_BYTES * len(record.embedding) + _CHARACTER_BYTES * characters,
+            bytes_of(record),
         )
 
     def _put(self, puts: Sequence[_Put]) -> None:
-        for number, part in enumerate(_parts(puts)):
-            with self._behind(is_first=number == 0):
+        for number, part in enumerate(in_parts(puts, lambda put: put.size)):
+            with one_part(is_first=number == 0):
                 where = every(self._is_ours, either([_older(part), *self._makes_way(part)]))
                 self._points.upsert([put.point for put in part], where)
 
@@ -151,7 +152,7 @@ class Writing:
             if named != entities[stone.vector_id]:
                 yield _still(stone)
 
-    def _restamp(self, record: Record) -> Overwrite:
+    def _restamp(self, record: Record) -> Change:
         """The vector stays, so the point must be the one that the vector was made for."""
         stamp = record.stamp
         where = every(
@@ -163,7 +164,7 @@ class Writing:
             HasVector(""),
             Not(A_TOMBSTONE),
         )
-        return Overwrite(payload_of(record, keep_text=self._keep_text), where)
+        return Change(payload_of(record, keep_text=self._keep_text), where)
 
     # --- deletes
 
@@ -178,22 +179,23 @@ class Writing:
                 every(HasId(ids), Equals(OWNER, owner_id), _has_version(version))
                 for (owner_id, version), ids in alike.items()
             )
-            with self._behind(is_first=is_first and not start):
+            with one_part(is_first=is_first and not start):
                 self._points.delete(every(self._is_ours, of_these, either(unchanged)))
 
-    @contextmanager
-    def _behind(self, *, is_first: bool) -> Iterator[None]:
-        """Where a part is refused behind one that was written, nothing is definite any more."""
-        try:
-            yield
-        except WriteFailed as error:
-            if is_first:
-                raise
-            raise StoreUnavailable(
-                "The vector store refused a part of a batch",
-                why=f"{error.why} What was sent before it is written.",
-                fix=error.fix,
-            ) from error
+
+@contextmanager
+def one_part(*, is_first: bool) -> Iterator[None]:
+    """Where a part is refused behind one that was written, nothing is definite any more."""
+    try:
+        yield
+    except WriteFailed as error:
+        if is_first:
+            raise
+        raise StoreUnavailable(
+            "The vector store refused a part of a batch",
+            why=f"{error.why} What was sent before it is written.",
+            fix=error.fix,
+        ) from error
 
 
 def _older(part: Sequence[_Put]) -> Condition:
@@ -227,15 +229,23 @@ def _has_version(version: int) -> Condition:
     return exactly if version else either([exactly, Lacks(VERSION)])
 
 
-def _parts(puts: Sequence[_Put]) -> Iterator[Sequence[_Put]]:
-    """*puts* in parts that one call can hold."""
-    part: list[_Put] = []
-    size = 0
-    for put in puts:
-        if part and (len(part) == PART_POINTS or size + put.size > _PART_BYTES):
+def bytes_of(record: Record) -> int:
+    """About how many bytes *record* takes in a request; rather more than too few."""
+    components = 0 if record.embedding is None else len(record.embedding)
+    characters = len(record.text) + 2 * len(record.metadata_json)
+    return _STAMP_BYTES + _COMPONENT_BYTES * components + _CHARACTER_BYTES * characters
+
+
+def in_parts(items: Sequence[T], size_of: Callable[[T], int]) -> Iterator[Sequence[T]]:
+    """*items* in parts that one request can hold."""
+    part: list[T] = []
+    total = 0
+    for item in items:
+        size = size_of(item)
+        if part and (len(part) == PART_POINTS or total + size > _PART_BYTES):
             yield part
-            part, size = [], 0
-        part.append(put)
-        size += put.size
+            part, total = [], 0
+        part.append(item)
+        total += size
     if part:
         yield part

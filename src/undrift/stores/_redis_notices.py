@@ -18,19 +18,21 @@ class Notice(NamedTuple):
     """Something that a person should know.
 
     Attributes:
+        topic: what it is about.
         summary: a sentence without a full stop.
         fix: the next step.
     """
 
+    topic: str
     summary: str
     fix: str
 
 
-def notices(session: Session) -> Iterator[Notice]:
-    """What is to be said of the server's settings; nothing where it does not show them."""
-    facts = facts_of(session)
+def notices_of(facts: Mapping[str, str]) -> Iterator[Notice]:
+    """What is to be said of a server of which `facts_of` tells *facts*."""
     if facts.get("aof_enabled") == "0":
         yield Notice(
+            "durability",
             "It keeps no append-only file: what is written since its last snapshot is gone when "
             "it ends unexpectedly",
             "CONFIG SET appendonly yes, and the same in its configuration file",
@@ -38,6 +40,7 @@ def notices(session: Session) -> Iterator[Notice]:
     policy = facts.get("maxmemory_policy", "noeviction")
     if facts.get("maxmemory", "0") != "0" and policy.startswith("allkeys"):
         yield Notice(
+            "eviction",
             f"It throws away any keys when its memory is full (maxmemory-policy {policy}), "
             "vectors too",
             "CONFIG SET maxmemory-policy noeviction, or volatile-lru where other keys expire",
@@ -46,7 +49,7 @@ def notices(session: Session) -> Iterator[Notice]:
 
 def tell_notices(session: Session, address: Address) -> None:
     """Put the notices into the log."""
-    for notice in notices(session):
+    for notice in notices_of(facts_of(session)):
         _log.warning(
             "%s: %s: %s",
             address.location,
@@ -56,7 +59,7 @@ def tell_notices(session: Session, address: Address) -> None:
         )
 
 
-def facts_of(session: Session) -> Mapping[str, str]:
+def facts_of(session: Session) -> dict[str, str]:
     """What ``INFO`` says; nothing where the user may not ask."""
     facts: dict[str, str] = {}
     for answer in session.ask(("INFO", "server"), ("INFO", "memory"), ("INFO", "persistence")):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TypeVar
@@ -25,11 +26,11 @@ from undrift.stores._redis_sessions import Command, Sessions
 
 T = TypeVar("T")
 
-OWNERS_AT_ONCE = 500
+OWNERS_AT_ONCE = 200
 """Owners that one query names; more make it longer, not the whole faster."""
 
-ROWS_AT_ONCE = 500
-"""Hashes that one script reads; the server does nothing else for 5 ms."""
+ROWS_AT_ONCE = 1_000
+"""Hashes that one script reads; the server does nothing else for 10 ms."""
 
 INDEXING_SECONDS = 10.0
 """How long to wait for an index that is being built, at most."""
@@ -118,6 +119,20 @@ class Reading:
                     yield from (
                         owner.decode(errors="replace") for owner in owners if owner is not None
                     )
+
+    def counted(self, at_most: int) -> Iterator[tuple[str, str, str, int]]:
+        """Namespace, model, kind and how many, of about *at_most* records, no tombstones."""
+        index, fields = self._names.identities, ("namespace", "model", "kind", "deleted")
+        totals: Counter[tuple[str, str, str]] = Counter()
+        for query in queries.in_parts("*", self._count(index, "*")):
+            for group in self._groups(queries.counts_command(index, query, fields)):
+                namespace, model, kind, deleted = (_text(group, field) for field in fields)
+                if deleted != "1":
+                    totals[namespace, model, kind] += int(_text(group, "n"))
+            if totals.total() >= at_most:
+                break
+        for (namespace, model, kind), records in sorted(totals.items()):
+            yield namespace, model, kind, records
 
     # --- search
 

@@ -18,7 +18,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from threading import Lock
-from typing import NamedTuple
 
 from undrift.adoption import StoreFields
 from undrift.errors import DimensionMismatch, WriteFailed
@@ -36,25 +35,12 @@ from undrift.ports import (
 )
 from undrift.state import Claim, Tombstone
 from undrift.stores._chroma_address import Address, parse_server
-from undrift.stores._chroma_api import (
-    Chroma,
-    Collection,
-    Row,
-    lost_among,
-    pages_of,
-    parts_of,
-)
+from undrift.stores._chroma_api import Chroma, lost_among, parts_of
 from undrift.stores._chroma_errors import ANOTHERS, WRONG_METRIC
 from undrift.stores._chroma_http import ChromaServer
 from undrift.stores._chroma_ledger import Ledger
-from undrift.stores._chroma_records import (
-    NAMESPACE,
-    OWNER,
-    any_of,
-    match_of,
-    stamp_of_row,
-    text_in,
-)
+from undrift.stores._chroma_reading import OWNERS_PER_CALL, Opened
+from undrift.stores._chroma_records import OwnRecords
 from undrift.stores._chroma_search import Chosen, vectors_of
 from undrift.stores._chroma_writing import Writing
 from undrift.stores._listing import OwnerListing
@@ -71,9 +57,6 @@ ANOTHER_COLLECTION = (
     "name another collection in VECTOR_URL and run `undrift sync --all`, which creates it"
 )
 COSINE = "cosine"
-
-OWNERS_PER_CALL = 5_000
-"""The server takes 32,766 values in a filter."""
 
 # The owners of a few are cheaper to tell apart here than by a filter, for which Chroma goes through
 # the whole collection.
@@ -99,16 +82,13 @@ def open_at(
     Raises:
         ConfigError: the URL is malformed.
     """
-    del fields  # not adopted yet
     address = parse_server(url)
-    return ChromaStore(ChromaServer(address), address, namespace=namespace, keep_text=keep_text)
+    chroma = ChromaServer(address)
+    if fields is not None:
+        from undrift.stores._chroma_adopted import AdoptedChromaStore
 
-
-class _Opened(NamedTuple):
-    """The two collections of a store."""
-
-    records: Collection
-    ledger: Ledger
+        return AdoptedChromaStore(chroma, address, namespace=namespace, fields=fields)
+    return ChromaStore(chroma, address, namespace=namespace, keep_text=keep_text)
 
 
 class ChromaStore:
@@ -118,7 +98,13 @@ class ChromaStore:
         chroma: the server, or what else holds collections.
         namespace: whose records are managed.
         keep_text: False stores neither texts nor metadata.
+        why_not_many_processes: the reason where only one process may use it at once.
+
+    Attributes:
+        change_dimension: what a person does to store vectors of another dimension.
     """
+
+    change_dimension = ANOTHER_COLLECTION
 
     def __init__(
         self,
@@ -127,12 +113,14 @@ class ChromaStore:
         *,
         namespace: str = "default",
         keep_text: bool = True,
+        why_not_many_processes: str = "",
     ) -> None:
         self._chroma = chroma
         self._address = address
         self._namespace = namespace
         self._keep_text = keep_text
-        self._listing = OwnerListing(self._all_owners)
+        self._why_not_many_processes = why_not_many_processes
+        self._listing = OwnerListing(lambda: self._open().all_owners())
 
     @property
     def namespace(self) -> str:
@@ -141,12 +129,16 @@ class ChromaStore:
 
     @property
     def capabilities(self) -> Capabilities:
-        """Class N, no transactions, any number of processes, exact search, rounded vectors."""
+        """Class N, no transactions, on a server any number of processes, exact search."""
+        why_not = dict(WHY_NOT)
+        if self._why_not_many_processes:
+            why_not["many_processes"] = self._why_not_many_processes
         return Capabilities(
             store_class=StoreClass.NEITHER,
             atomic_records=0,
+            many_processes=not self._why_not_many_processes,
             exact_vectors=False,
-            why_not=WHY_NOT,
+            why_not=why_not,
         )
 
     # --- what is there, and creating it
@@ -158,7 +150,7 @@ class ChromaStore:
             location=self._address.location,
             exists=opened is not None,
             dimension=opened.records.dimension if opened is not None else None,
-            change_dimension=ANOTHER_COLLECTION,
+            change_dimension=self.change_dimension,
         )
 
     def ddl(self, dimension: int) -> Sequence[str]:
@@ -184,37 +176,39 @@ class ChromaStore:
         Whether a record has its vector is looked up in the index, which holds it apart from the
         other fields.
         """
-        records = self._open().records
-        for page in self._pages_of_owners(records, owners):
-            managed = [row for row in page if self._is_managed(row)]
-            lost = lost_among(records, [row.id for row in managed])
+        opened = self._open()
+        for page in opened.of_owners(owners):
+            managed = [row for row in page if opened.codec.is_managed(row)]
+            lost = lost_among(opened.records, [row.id for row in managed])
             for row in managed:
-                stamp = stamp_of_row(row)
+                stamp = opened.codec.stamp_of(row)
                 yield stamp._replace(model="") if row.id in lost else stamp
 
     def stamps_by_vector_id(self, vector_ids: Sequence[str]) -> Iterator[Stamp]:
         """Yield the stamps found under *vector_ids*, whatever owner or namespace they claim."""
-        records = self._open().records
+        opened = self._open()
         for part in parts_of(storable(vector_ids)):
-            yield from map(stamp_of_row, records.rows(ids=part))
+            yield from map(opened.codec.stamp_of, opened.rows(part))
 
     def tombstones(self, owners: Sequence[str]) -> Iterator[Tombstone]:
         """Yield every tombstone of *owners* in the namespace."""
         opened = self._open()
+        if opened.ledger is None:
+            return
         for part in parts_of(storable(owners), OWNERS_PER_CALL):
             for stones in parts_of(list(opened.ledger.tombstones(part))):
-                newer = self._newer_than(opened.records, stones)
+                newer = opened.newer_than(stones)
                 yield from (stone for stone in stones if stone.vector_id not in newer)
 
     def unmanaged(self, owners: Sequence[str]) -> Mapping[str, int]:
-        """Count the records of *owners* that are not of the namespace."""
-        records = self._open().records
+        """Count the records of *owners* that are not managed."""
+        opened = self._open()
         counts: dict[str, int] = {}
-        also = {NAMESPACE: {"$ne": self._namespace}} if len(owners) > _FEW_OWNERS else None
-        for page in self._pages_of_owners(records, owners, also):
+        also = opened.codec.of_unmanaged() if len(owners) > _FEW_OWNERS else None
+        for page in opened.of_owners(owners, also):
             for row in page:
-                if not self._is_managed(row):
-                    owner_id = text_in(row.metadata, OWNER)
+                if not opened.codec.is_managed(row):
+                    owner_id = opened.codec.owner_of(row)
                     counts[owner_id] = counts.get(owner_id, 0) + 1
         return counts
 
@@ -242,15 +236,16 @@ class ChromaStore:
         kinds = None if kinds is None else storable(kinds)
         if limit < 1 or kinds == [] or not is_storable_id(owner_id):
             return []
-        records = self._open().records
+        opened = self._open()
+        records = opened.records
         if records.dimension not in (None, len(vector)):
             raise DimensionMismatch(
                 expected=len(vector),
                 found=records.dimension,
                 model=model,
-                fix=ANOTHER_COLLECTION,
+                fix=self.change_dimension,
             )
-        chosen = Chosen(owner_id=owner_id, namespace=self._namespace, model=model, kinds=kinds)
+        chosen = Chosen(codec=opened.codec, owner_id=owner_id, model=model, kinds=kinds)
         candidates = chosen.candidates(records)
         scores = dict(nearest(vectors_of(records, candidates), vector, limit))
         found = {
@@ -260,7 +255,7 @@ class ChromaStore:
         }
         # One that was written meanwhile may not be what was compared any more.
         return [
-            match_of(found[vector_id], score)
+            opened.codec.match_of(found[vector_id], score)
             for vector_id, score in scores.items()
             if vector_id in found and chosen.holds(found[vector_id])
         ]
@@ -300,7 +295,7 @@ class ChromaStore:
     def claim(self) -> Claim | None:
         """The namespace's claim; None if nobody has claimed it."""
         opened = self._find()
-        return None if opened is None else opened.ledger.claim()
+        return None if opened is None or opened.ledger is None else opened.ledger.claim()
 
     def put_claim(self, claim: Claim, *, replacing: Claim | None) -> bool:
         """Claim the namespace, if the claim is still *replacing*; also between processes.
@@ -308,7 +303,7 @@ class ChromaStore:
         Raises:
             ConfigError: the store has not been created.
         """
-        return self._open().ledger.put_claim(claim, replacing=replacing)
+        return self._prepared()[1].put_claim(claim, replacing=replacing)
 
     def close(self) -> None:
         """Close every connection. Safe to call twice."""
@@ -316,7 +311,7 @@ class ChromaStore:
 
     # --- the collections
 
-    def _find(self) -> _Opened | None:
+    def _find(self) -> Opened | None:
         """Both collections; None if the store has not been created.
 
         Raises:
@@ -337,13 +332,25 @@ class ChromaStore:
                 self._address.location,
                 f"its index was created with the space {records.space!r}, not {COSINE!r}",
             )
-        return None if ledger is None else _Opened(records, Ledger(ledger, self._namespace))
+        if ledger is None:
+            return None
+        return Opened(records, Ledger(ledger, self._namespace), OwnRecords(self._namespace))
 
-    def _open(self) -> _Opened:
+    def _open(self) -> Opened:
         opened = self._find()
         if opened is None:
             raise NOT_CREATED.error(self._address.location, "there is no such collection")
         return opened
+
+    def _prepared(self) -> tuple[Opened, Ledger]:
+        """What is written into, the ledger too.
+
+        Raises:
+            ConfigError: the store has not been created.
+        """
+        opened = self._open()
+        assert opened.ledger is not None, "a store has both"
+        return opened, opened.ledger
 
     def _writing(self, batch: Sequence[Record]) -> Writing:
         """What writes *batch*, whose vectors fit.
@@ -351,7 +358,7 @@ class ChromaStore:
         Raises:
             WriteFailed: they have another dimension than those that are stored.
         """
-        opened = self._open()
+        opened, ledger = self._prepared()
         stored = opened.records.dimension
         vector = next((r.embedding for r in batch if r.embedding is not None), None)
         if vector is not None and stored not in (None, len(vector)):
@@ -359,37 +366,10 @@ class ChromaStore:
                 "The store refused a batch",
                 why=f"its vectors have {len(vector)} components, those of "
                 f"{self._address.location} have {stored}; nothing was written.",
-                fix=ANOTHER_COLLECTION,
+                fix=self.change_dimension,
             )
-        return Writing(opened.records, opened.ledger, self._namespace)
+        return Writing(opened.records, ledger, opened.codec, self._namespace)
 
     def _one_at_a_time(self) -> AbstractContextManager[object]:
         """The lock of this process on the store; a forked one has its own."""
         return _locks.setdefault((os.getpid(), self._address.location), Lock())
-
-    def _pages_of_owners(
-        self,
-        records: Collection,
-        owners: Sequence[str],
-        also: Mapping[str, object] | None = None,
-    ) -> Iterator[list[Row]]:
-        """The records of *owners*, of whatever namespace, that *also* lets pass."""
-        for part in parts_of(storable(owners), OWNERS_PER_CALL):
-            asked, of_owners = frozenset(part), any_of(OWNER, part)
-            where = of_owners if also is None else {"$and": [of_owners, also]}
-            for page in pages_of(records, where):
-                yield [row for row in page if text_in(row.metadata, OWNER) in asked]
-
-    def _all_owners(self) -> Iterator[str]:
-        records = self._open().records
-        for page in pages_of(records, any_of(NAMESPACE, [self._namespace])):
-            yield from (text_in(row.metadata, OWNER) for row in page if self._is_managed(row))
-
-    def _is_managed(self, row: Row) -> bool:
-        return text_in(row.metadata, NAMESPACE) == self._namespace
-
-    def _newer_than(self, records: Collection, stones: Sequence[Tombstone]) -> set[str]:
-        """Where a record lies that is newer than its tombstone, which a crash has left."""
-        versions = {stone.vector_id: stone.version for stone in stones}
-        found = map(stamp_of_row, records.rows(ids=list(versions))) if versions else ()
-        return {stamp.vector_id for stamp in found if stamp.version > versions[stamp.vector_id]}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
 from uuid import UUID
@@ -26,8 +26,8 @@ from chromadb.errors import ChromaError, NotFoundError
 from undrift.adoption import StoreFields
 from undrift.errors import ConfigError
 from undrift.forks import leave_to_parent
-from undrift.ports import Capabilities
 from undrift.stores._chroma_address import FolderAddress, parse_folder
+from undrift.stores._chroma_adopted import AdoptedChromaStore
 from undrift.stores._chroma_api import Collection, Put, Row, Where, space_of
 from undrift.stores._chroma_errors import failure
 from undrift.stores._chroma_folder import DATABASE_FILE, FolderLock, require_consent
@@ -41,30 +41,22 @@ _ALONE = (
 
 def open_at(
     url: str, *, namespace: str, keep_text: bool, fields: StoreFields | None
-) -> EmbeddedChromaStore:
+) -> ChromaStore:
     """The store at ``chroma+file:////folder/collection?sole_process=yes``.
 
     Raises:
         ConfigError: the URL is malformed, or lacks what it says of other programs.
     """
-    del fields  # not adopted yet
     address = parse_folder(url)
     require_consent(address)
-    return EmbeddedChromaStore(
-        ChromaFolder(address), address, namespace=namespace, keep_text=keep_text
-    )
-
-
-class EmbeddedChromaStore(ChromaStore):
-    """The `ClaimableStore` in a folder that no other program has open."""
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """As on a server, for one process."""
-        of_server = super().capabilities
-        return replace(
-            of_server, many_processes=False, why_not={**of_server.why_not, "many_processes": _ALONE}
+    folder = ChromaFolder(address)
+    if fields is not None:
+        return AdoptedChromaStore(
+            folder, address, namespace=namespace, fields=fields, why_not_many_processes=_ALONE
         )
+    return ChromaStore(
+        folder, address, namespace=namespace, keep_text=keep_text, why_not_many_processes=_ALONE
+    )
 
 
 class ChromaFolder:
@@ -221,7 +213,7 @@ class FolderCollection:
             )
         ]
 
-    def ids(self, where: Where) -> list[str]:
+    def ids(self, where: Where | None) -> list[str]:
         """The ids of the records that *where* lets pass, by one consistent read."""
         found: list[str] = self._get([], where=where)["ids"]
         return found

@@ -67,6 +67,10 @@ def probe_store(
         from undrift.stores._pg_probe import probe_pgvector
 
         return probe_pgvector(url, dimension)
+    if scheme in ("redis", "rediss"):
+        from undrift.stores._redis_probe import probe_redis
+
+        return probe_redis(url)
     from undrift.stores._described_probe import probe_described
 
     return probe_described(url, fields)

@@ -12,18 +12,32 @@ Safety:
 
 from __future__ import annotations
 
+from contextlib import closing
+
 from undrift.adoption import StoreFields
 from undrift.stores._qdrant_address import parse_address
+from undrift.stores._qdrant_adopted import AdoptedQdrantStore
 from undrift.stores._qdrant_http import HttpPoints
+from undrift.stores._qdrant_sample import sample_points
 from undrift.stores._qdrant_store import QdrantPointStore
+from undrift.stores.collections import CollectionSample
 
 
 def open_at(
     url: str, *, namespace: str, keep_text: bool, fields: StoreFields | None
-) -> QdrantStore:
+) -> QdrantStore | AdoptedQdrantStore:
     """The store at ``qdrant+http(s)://…``; see `QdrantStore`."""
-    del fields  # the registry has refused them
+    if fields is not None:
+        points = HttpPoints(parse_address(url))
+        return AdoptedQdrantStore(points, namespace=namespace, fields=fields)
     return QdrantStore(url, namespace=namespace, keep_text=keep_text)
+
+
+def sample_collection(url: str, limit: int) -> CollectionSample | None:
+    """Some points of the collection at *url*; None where there is none of another program."""
+    address = parse_address(url)
+    with closing(HttpPoints(address)) as points:
+        return sample_points(points, address.url, limit)
 
 
 class QdrantStore(QdrantPointStore):

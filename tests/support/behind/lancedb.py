@@ -18,9 +18,9 @@ from undrift.ports import Vectors
 
 
 def folder_of(location: str) -> Path:
-    """Where the files of the table at *location* are."""
+    """Where the files of the table at *location* are, on this machine."""
     folder, table = _place(location)
-    return folder / f"{table}.lance"
+    return Path(folder) / f"{table}.lance"
 
 
 def open_table(location: str) -> Table:
@@ -122,9 +122,10 @@ class BehindLanceDb(Closing):
         return new_id
 
 
-def _place(location: str) -> tuple[Path, str]:
-    folder, _, table = location.removeprefix("lancedb:///").partition("?table=")
-    return Path(folder), table or "vectors"
+def _place(location: str) -> tuple[str, str]:
+    """LanceDB's own address of the database, and the table."""
+    place, _, table = location.partition("?table=")
+    return place.removeprefix("lancedb:///").removeprefix("lancedb+"), table or "vectors"
 
 
 def _encoded(row: Row) -> Row:
