@@ -77,7 +77,7 @@ def status(
         "undrift index build --sql  # print the statements, run nothing",
         "undrift index build --maintenance-work-mem 256MB --yes",
         "undrift index build --m 16 --ef-construction 64  # what they are without",
-        "undrift index build --type ivfflat --sql  # as many lists as the records ask for",
+        "undrift index build --type ivfflat --sql  # lists by the number of records",
     )
 )
 def build(
