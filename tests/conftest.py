@@ -15,6 +15,7 @@ pytest_plugins = [
     "support.chroma_fixtures",
     "support.embedding_fixtures",
     "support.matrix",
+    "support.milvus_fixtures",
     "support.qdrant_fixtures",
     "support.redis_fixtures",
 ]

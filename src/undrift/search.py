@@ -11,7 +11,7 @@ from collections.abc import Sequence, Set
 from undrift.embedding import embed_query
 from undrift.errors import ConfigError, OwnerNotFound
 from undrift.look import Look, Sides
-from undrift.model import NOT_CREATED, EntityId, Hit, SearchResult
+from undrift.model import NOT_CREATED, Entity, EntityId, Hit, SearchResult, Stamp
 from undrift.ports import Embedder, Match
 
 MAX_LIMIT = 1_000
@@ -75,11 +75,18 @@ def _joined(look: Look, query: str, matches: Sequence[Match], limit: int) -> Sea
                 score=match.score,
                 text=entity.text,
                 metadata=entity.metadata,
-                changed=stamp.fingerprint != entity.fingerprint,
+                changed=_is_of_another_text(stamp, entity),
             )
     return SearchResult(
         owner_id=look.owner_id, query=query, hits=tuple(hits.values()), stale_ids=tuple(stale)
     )
+
+
+def _is_of_another_text(stamp: Stamp, entity: Entity) -> bool:
+    """Whether the record is older than the source; without a fingerprint its text tells."""
+    if not stamp.fingerprint and stamp.text_hash:
+        return stamp.text_hash != entity.text_hash
+    return stamp.fingerprint != entity.fingerprint
 
 
 def require_sensible(known: Sequence[str], query: object, kinds: object, limit: object) -> None:

@@ -14,7 +14,7 @@ import pytest
 import qdrant_edge as edge
 from qdrant_client import QdrantClient, models
 
-from support.qdrant_engine import engine_at
+from support.qdrant_engine import engine_at, folder_in_memory
 from support.qdrant_server import QdrantServer
 from undrift.adoption import Field, StoreFields
 from undrift.ports import Vectors
@@ -139,9 +139,10 @@ class Engine:
 
     @pytest.fixture(scope="class")
     @classmethod
-    def new_location(cls, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], str]:
-        folder, numbers = tmp_path_factory.mktemp("adopted"), count(1)
-        return lambda: f"qdrant+file:///{folder / f'c{next(numbers)}'}"
+    def new_location(cls) -> Iterator[Callable[[], str]]:
+        numbers = count(1)
+        with folder_in_memory() as folder:
+            yield lambda: f"qdrant+file:///{folder / f'c{next(numbers)}'}"
 
     def write_foreign(self, location: str, records: Sequence[ForeignRecord]) -> None:
         folder = Folder(Path(location.removeprefix("qdrant+file:///")))

@@ -18,7 +18,7 @@ import pytest
 import qdrant_edge as edge
 from qdrant_client import QdrantClient, models
 
-from support.qdrant_engine import engine_at
+from support.qdrant_engine import engine_at, folder_in_memory
 from support.qdrant_server import QdrantServer
 from undrift.ports import Vectors
 from undrift.testing.store_contract import ClaimableStoreContract
@@ -31,9 +31,10 @@ class TestQdrantEngine(ClaimableStoreContract):
 
     @pytest.fixture(scope="class")
     @classmethod
-    def new_location(cls, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], str]:
-        folder, numbers = tmp_path_factory.mktemp("collections"), count(1)
-        return lambda: f"qdrant+file:///{folder / f'c{next(numbers)}'}"
+    def new_location(cls) -> Iterator[Callable[[], str]]:
+        numbers = count(1)
+        with folder_in_memory() as folder:
+            yield lambda: f"qdrant+file:///{folder / f'c{next(numbers)}'}"
 
     def damage(self, location: str, vector_id: str, field: str, value: object) -> None:
         with engine_at(location) as engine:

@@ -235,7 +235,7 @@ class Adopted(Closing):
             if seen.vector
         }
 
-    def change(self, owner: int, document: Mapping[str, Any] | None) -> None:
+    def change(self, owner: int, document: dict[str, Any] | None) -> None:
         self.source.run("DELETE FROM profiles WHERE user_id = :owner", owner=owner)
         if document is not None:
             for statement, rows in LAYOUT.inserts({str(owner): document}, is_postgres=False):

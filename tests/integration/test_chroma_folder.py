@@ -7,18 +7,20 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 from chromadb.api.client import Client
 from chromadb.config import Settings
 
+from undrift.adoption import Field, StoreFields
 from undrift.errors import ConfigError
 from undrift.ports import VectorStore
 from undrift.stores import open_store
 from undrift.stores._chroma_address import parse_folder
-from undrift.testing.builders import DIMENSION, record, records, vectors
+from undrift.stores.collections import sample_collections
+from undrift.testing.builders import DIMENSION, MODEL, record, records, restamp, vectors
 
 OPEN_AND_WAIT = """
 import sys
@@ -226,6 +228,41 @@ def test_an_unknown_tenant_or_database_is_a_configuration_error(
         other.describe()
     other.close()
     assert store.describe().exists
+
+
+def test_a_collection_of_another_program_is_adopted_in_a_folder_too(folder: Path, url: str) -> None:
+    """Once that program has closed it."""
+    settings = Settings(
+        _env_file=None,  # type: ignore[call-arg]
+        anonymized_telemetry=False,
+        is_persistent=True,
+        persist_directory=str(folder),
+    )
+    client = Client(settings=settings)
+    theirs = client.get_or_create_collection("records", embedding_function=None)
+    theirs.add(
+        ids=["a"],
+        embeddings=vectors(1),
+        documents=["A text."],
+        metadatas=[{"user": 1, "exp": "exp_1"}],
+    )
+    client.close()
+    (sample,) = sample_collections(url)
+    assert sample.records == [{"user": "1", "exp": "exp_1", "document": "A text."}]
+    fields = StoreFields(
+        owner=Field(path=("user",)),
+        kind=Field(value="experience"),
+        entity_id=Field(path=("exp",)),
+        text=Field(path=("document",)),
+        model=Field(value=MODEL),
+    )
+    with closing(open_store(url, fields=fields)) as store:
+        wanted = restamp(record("exp_1", text="A text."), version=1, metadata={})
+        wanted = wanted._replace(stamp=wanted.stamp._replace(vector_id="a"))
+        assert [stamp.text_hash for stamp in store.stamps(["1"])] == [wanted.stamp.text_hash]
+        store.publish([wanted], [])
+        assert list(store.stamps(["1"])) == [wanted.stamp]
+        assert not store.capabilities.many_processes
 
 
 def test_the_control_two_engines_on_one_folder_are_silently_wrong(

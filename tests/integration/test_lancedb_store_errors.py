@@ -15,15 +15,16 @@ import pytest
 from lancedb.index import BTree, IvfFlat
 from lancedb.query import LanceVectorQueryBuilder
 
-from support.behind.lancedb import folder_of, open_table
+from support.behind.lancedb import folder_of, open_table, rows_of
 from support.files import as_nobody
 from undrift.errors import ConfigError, DimensionMismatch, StoreUnavailable, WriteFailed
 from undrift.ports import VectorStore
 from undrift.stores import _lance_layout, open_store
+from undrift.stores import lancedb as lancedb_store
 from undrift.stores._lance_address import parse
 from undrift.stores.lancedb import LanceDbStore
 from undrift.testing._store_fixtures import similarities
-from undrift.testing.builders import DIMENSION, MODEL, record, records, restamp, vectors
+from undrift.testing.builders import DIMENSION, MODEL, deletion, record, records, restamp, vectors
 
 
 @pytest.fixture
@@ -394,6 +395,22 @@ def test_of_equally_near_records_those_of_the_lowest_vector_ids_are_found(
         assert [match.stamp.vector_id for match in found] == ids[:limit]
 
 
+def test_a_row_that_somebody_doubled_is_one_record(filled: LanceDbStore, location: str) -> None:
+    """LanceDB has no unique keys. It is found once, and written and deleted as one."""
+    table = open_table(location)
+    (row,) = table.search().where("entity_id = 'r0'").to_list()
+    table.add([row, {**row, "version": 0}])
+    doubled, *others = records(3)
+    for limit in (1, 2, 3, 10):
+        found = filled.search("1", vectors(1)[0], model=MODEL, kinds=None, limit=limit)
+        assert len({match.stamp.vector_id for match in found}) == len(found) == min(limit, 3)
+        assert {match.stamp.version for match in found} == {1}
+    filled.publish([doubled._replace(stamp=doubled.stamp._replace(version=2))], [])
+    assert [row["version"] for row in rows_of(location) if row["entity_id"] == "r0"] == [2, 2, 2]
+    filled.publish([], [deletion(doubled, version=2)])
+    assert set(filled.stamps(["1"])) == {of.stamp for of in others}
+
+
 def test_an_index_on_the_vectors_that_somebody_made_leaves_search_exact(
     store: LanceDbStore, location: str
 ) -> None:
@@ -426,6 +443,13 @@ def test_an_index_on_the_key_that_somebody_made_leaves_writes_conditional(
 
 
 # --- the rest
+
+
+def test_an_old_lancedb_is_refused(location: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lancedb_store, "version", lambda name: {"lancedb": "0.29.2"}[name])
+    with pytest.raises(ConfigError, match=r"too old.*0\.29\.2.*0\.40") as caught:
+        open_store(location)
+    assert caught.value.fix == "pip install --upgrade 'undrift[lancedb]'"
 
 
 def test_texts_are_left_out_where_they_are_not_wanted(folder: Path) -> None:

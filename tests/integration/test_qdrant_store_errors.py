@@ -448,6 +448,22 @@ def test_somebody_elses_collection_is_refused_and_left_alone(
     assert client.retrieve(collection, [7])[0].payload == {"page": "theirs"}
 
 
+def test_a_refused_creation_is_a_configuration_error(
+    at_canned: Callable[[Callable[[str], Answer]], QdrantStore],
+) -> None:
+    """There is no such collection, and none can be made."""
+    answers = iter(
+        [
+            sick(0, "")("/"),
+            sick(404, "Not found: Collection `c` doesn't exist!")("/collections/c"),
+            sick(400, "Wrong input: the name is too long")("/collections/c"),
+        ]
+    )
+    store = at_canned(lambda path: next(answers))
+    with pytest.raises(ConfigError, match=r"refused to create.*too long"):
+        store.create(DIMENSION)
+
+
 def test_a_creation_that_was_broken_off_is_finished(
     store: QdrantStore, client: QdrantClient, collection: str
 ) -> None:

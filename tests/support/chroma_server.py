@@ -158,6 +158,18 @@ class ChromaServer(Closing):
         """Create one, and return its id as a path."""
         return f"/{self.ask('', name=name, **settings)['id']}"
 
+    def copy_collection(self, name: str, to: str) -> None:
+        """Make another with the same configuration and records."""
+        described = self._http.get(f"{self.url}{_COLLECTIONS}/{name}").json()
+        kept = {key: described[key] for key in ("metadata", "configuration_json")}
+        kept["configuration"] = {"hnsw": {"space": kept.pop("configuration_json")["hnsw"]["space"]}}
+        copy = self.create_collection(to, **kept)
+        found = self.ask(
+            f"{self.collection(name)}/get", include=["metadatas", "documents", "embeddings"]
+        )
+        parts = ("ids", "metadatas", "documents", "embeddings")
+        self.ask(f"{copy}/add", **{part: found[part] for part in parts})
+
     def delete_collection(self, name: str) -> None:
         """Delete one with all that is in it."""
         answer = self._http.delete(f"{self.url}{_COLLECTIONS}/{name}")

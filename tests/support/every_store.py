@@ -62,12 +62,20 @@ def _redis(request: pytest.FixtureRequest, folder: Path) -> StoreAt:
     return StoreAt(url, lambda kinds: BehindRedis(url, kinds))
 
 
+def _milvus(request: pytest.FixtureRequest, folder: Path) -> StoreAt:
+    from support.behind.milvus import BehindMilvus
+
+    url = request.getfixturevalue("milvus_server").new_location()
+    return StoreAt(url, lambda kinds: BehindMilvus(url, kinds))
+
+
 STORES: Mapping[str, Callable[[pytest.FixtureRequest, Path], StoreAt]] = {
     "qdrant": _qdrant,
     "qdrant engine": _qdrant_edge,
     "chroma": _chroma,
     "lancedb": _lancedb,
     "redis": _redis,
+    "milvus": _milvus,
 }
 """By name, every store but the SQL ones, which have tests of their own."""
 

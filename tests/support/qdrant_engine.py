@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +11,17 @@ from pathlib import Path
 import qdrant_edge as edge
 
 from undrift.stores._qdrant_folder import Folder
+
+# A flush to a disk that others write to takes longer than all else that a test does.
+MEMORY = Path("/dev/shm")
+
+
+@contextmanager
+def folder_in_memory() -> Iterator[Path]:
+    """A folder for collections that nobody needs after a crash; in memory where there is any."""
+    parent = MEMORY if os.access(MEMORY, os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="undrift-qdrant-", dir=parent) as folder:
+        yield Path(folder)
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from support.closing import Closing
+from support.qdrant_engine import MEMORY
 
 TESTS = Path(__file__).resolve().parents[1]
 
@@ -30,9 +31,6 @@ TESTS = Path(__file__).resolve().parents[1]
 # the server is down cannot be given the server's own port and connect to itself.
 _PORTS = range(20_000, 32_000)
 _ATTEMPTS = 50
-
-# A collection is a hundred small files, which a disk makes and removes much more slowly.
-_MEMORY = Path("/dev/shm")
 
 
 class QdrantServer(Closing):
@@ -61,7 +59,7 @@ class QdrantServer(Closing):
         status: str = "completed",
         strict: bool = True,
     ) -> None:
-        parent = None if durable or not os.access(_MEMORY, os.W_OK) else _MEMORY
+        parent = None if durable or not os.access(MEMORY, os.W_OK) else MEMORY
         self.folder = Path(tempfile.mkdtemp(prefix="undrift-qdrant-", dir=parent))
         self.key = key
         self.port = 0

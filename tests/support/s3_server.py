@@ -21,7 +21,7 @@ from support.closing import Closing
 
 BUCKET = "bucket"
 KEY_ID = "test-key-id"
-SECRET = "test-secret-key"  # noqa: S105  nobody's
+SECRET = "test-secret-key"
 
 _MODIFIED_HTTP = "Sun, 22 Nov 2026 00:00:00 GMT"
 _MODIFIED = "2026-11-22T00:00:00.000Z"
@@ -134,7 +134,8 @@ class S3Server(Closing):
         prefix, delimiter = query.get("prefix", ""), query.get("delimiter")
         after = query.get("continuation-token") or query.get("start-after", "")
         most = int(query.get("max-keys", 1_000))
-        contents, folders, last = [], dict[str, None](), ""
+        contents: list[str] = []
+        folders, last = dict[str, None](), ""
         is_cut = False
         for key in sorted(key for key in self.objects if key.startswith(prefix) and key > after):
             if len(contents) + len(folders) >= most:
@@ -174,6 +175,7 @@ class S3Server(Closing):
 def _handler(server: S3Server) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # or every answer waits 40 ms for its own headers' receipt
 
         def _answer(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))

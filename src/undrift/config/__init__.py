@@ -46,8 +46,8 @@ EMBEDDED_STORE = Path(".undrift") / "undrift.db"
 _OPTIONS = EmbedderOptions()
 
 _OTHER_STORES = (
-    "Qdrant, Chroma, LanceDB and Redis have URLs too: qdrant+http://…, chroma+http://…, "
-    "lancedb:///…, redis://…"
+    "Qdrant, Chroma, LanceDB, Milvus and Redis have URLs too: qdrant+http://…, chroma+http://…, "
+    "lancedb:///…, milvus+http://…, redis://…"
 )
 
 

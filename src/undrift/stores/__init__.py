@@ -85,6 +85,20 @@ _ADAPTERS = {
     "lancedb": _Adapter(
         "lancedb", ("lancedb", "pyarrow"), "LanceDB", "lancedb", "lancedb:///folder?table=vectors"
     ),
+    "milvus+http": _Adapter(
+        "milvus",
+        ("pymilvus", "grpc"),
+        "Milvus",
+        "milvus",
+        "milvus+http://user:password@host:19530/collection",
+    ),
+    "milvus+https": _Adapter(
+        "milvus",
+        ("pymilvus", "grpc"),
+        "Milvus",
+        "milvus",
+        "milvus+https://token@host/collection",
+    ),
     "redis": _Adapter("redis", ("redis",), "Redis", "redis", "redis://host:6379/0?index=undrift"),
     "rediss": _Adapter("redis", ("redis",), "Redis", "redis", "rediss://host:6379/0?index=undrift"),
 }

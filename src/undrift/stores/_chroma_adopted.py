@@ -15,7 +15,7 @@ from undrift.adoption import Adoption, StoreFields
 from undrift.errors import ConfigError
 from undrift.ports import Capabilities, StoreInfo
 from undrift.stores._chroma_address import Address
-from undrift.stores._chroma_adopted_records import AdoptedRecords, adopted_records
+from undrift.stores._chroma_adopted_records import AdoptedRecords, adopted_records, require_fields
 from undrift.stores._chroma_api import Chroma, Collection
 from undrift.stores._chroma_ledger import Ledger
 from undrift.stores._chroma_reading import Opened
@@ -69,6 +69,8 @@ class AdoptedChromaStore(ChromaStore):
             ConfigError: there is no such collection, or it is not as the fields say.
         """
         self._codec = None  # the collection may be another one by now
+        opened = self._find()
+        require_fields(opened.records, self._fields, location=self._address.location)
         return super().describe()
 
     def ddl(self, dimension: int) -> Sequence[str]:
@@ -83,7 +85,7 @@ class AdoptedChromaStore(ChromaStore):
         """The collection, and the one beside it as far as it is there.
 
         Raises:
-            ConfigError: there is no such collection, or it is not as the fields say.
+            ConfigError: there is no such collection.
         """
         location = self._address.location
         records = self._chroma.find(self._address.collection)
@@ -96,9 +98,7 @@ class AdoptedChromaStore(ChromaStore):
                 "undrift.toml and run `undrift sync --all`, which creates one of undrift's own",
             )
         if self._codec is None:
-            self._codec = adopted_records(
-                records, self._fields, namespace=self._namespace, location=location
-            )
+            self._codec = adopted_records(records, self._fields, namespace=self._namespace)
         return Opened(records, self._found_ledger(), self._codec)
 
     def _prepared(self) -> tuple[Opened, Ledger]:

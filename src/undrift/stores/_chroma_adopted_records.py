@@ -18,9 +18,10 @@ from undrift.fingerprint import canonical_json
 from undrift.model import Stamp
 from undrift.ports import Match, Record
 from undrift.stores._adopted import STAMP_KEY, hash_of, id_at
-from undrift.stores._chroma_api import Collection, Put, Row, Where, pages_of
+from undrift.stores._chroma_api import PAGE_RECORDS, Collection, Put, Row, Where, pages_of
 from undrift.stores._chroma_codec import Standing
 from undrift.stores._chroma_records import any_of, sendable, text_in, version_in
+from undrift.stores._records import stamp_of
 
 DOCUMENT = "document"
 """The path of a record's document; every other path is a field of its metadata."""
@@ -101,8 +102,9 @@ class AdoptedRecords:
         owner_id, kind, entity_id = self._entity(row)
         stamp = self._stamp_in(row)
         if stamp is not None:
-            parts = [text_in(stamp, name) for name in _STAMP_PARTS[:4]]
-            return Stamp(row.id, parts[0], owner_id, kind, entity_id, *parts[1:], version_in(stamp))
+            said, *contents = (text_in(stamp, name) for name in _STAMP_PARTS[:4])
+            parts = (row.id, said, owner_id, kind, entity_id, *contents, version_in(stamp))
+            return stamp_of(parts)
         namespace = self.namespace if self.is_managed(row) else ""
         text_hash = hash_of(self._text(row)) if self.fields.text is not None else ""
         return Stamp(
@@ -240,12 +242,23 @@ class AdoptedRecords:
 
 
 def adopted_records(
-    collection: Collection, fields: StoreFields, *, namespace: str, location: str
+    collection: Collection, fields: StoreFields, *, namespace: str
 ) -> AdoptedRecords:
-    """How the records of *collection* lie, as *fields* say and some of them show.
+    """How the records of *collection* lie, as *fields* say and some of them show."""
+    sample = _sample(collection, fields)
+    return AdoptedRecords(
+        namespace=namespace,
+        fields=fields,
+        owner_is_number=_is_number(fields.owner, sample),
+        entity_is_number=_is_number(fields.entity_id, sample),
+    )
+
+
+def require_fields(collection: Collection, fields: StoreFields, *, location: str) -> None:
+    """See that the records of *collection* are as *fields* say; an empty one says nothing.
 
     Raises:
-        ConfigError: they are not as *fields* say.
+        ConfigError: they are not.
     """
     if fields.id is not None:
         raise _misfit(location, "a record has one id, Chroma's own", "leave id out of")
@@ -254,7 +267,7 @@ def adopted_records(
     for name in ("owner", "kind", "entity_id", "model"):
         if key_of(getattr(fields, name)) == DOCUMENT:
             raise _misfit(location, f"{name} cannot be the document", f"correct {name} in")
-    sample = [row.metadata for row in collection.rows(limit=SAMPLE_RECORDS)]
+    sample = _sample(collection, fields)
     for name, field in (("owner", fields.owner), ("entity_id", fields.entity_id)):
         if not sample or any(id_at(metadata, [key_of(field)]) for metadata in sample):
             continue
@@ -265,12 +278,15 @@ def adopted_records(
             f"{', '.join(there)}",
             f"correct {name} in",
         )
-    return AdoptedRecords(
-        namespace=namespace,
-        fields=fields,
-        owner_is_number=_is_number(fields.owner, sample),
-        entity_is_number=_is_number(fields.entity_id, sample),
-    )
+
+
+def _sample(collection: Collection, fields: StoreFields) -> list[Fields]:
+    """The metadata of the first records; of many, where those name no owner."""
+    for limit in (SAMPLE_RECORDS, PAGE_RECORDS):
+        sample = [row.metadata for row in collection.rows(limit=limit)]
+        if any(id_at(metadata, [key_of(fields.owner)]) for metadata in sample):
+            break
+    return sample
 
 
 def _is_number(field: Field, sample: Sequence[Fields]) -> bool:

@@ -58,7 +58,7 @@ _UNAVAILABLE = Meaning(
 
 _REFUSED_LOGIN = (
     r"AccessDenied|InvalidAccessKeyId|SignatureDoesNotMatch|AuthenticationFailed|InvalidToken"
-    r"|ExpiredToken|\b40[13]\b|credential|169\.254\.169\.254"
+    r"|ExpiredToken|status(?: code)?:? 40[13]\b|credential|169\.254\.169\.254"
 )
 
 # The first whose pattern is found in the message; where none is, undrift could not look.
@@ -76,6 +76,14 @@ _MEANINGS = (
 )
 _PATTERNS = tuple((re.compile(pattern), meaning) for pattern, meaning in _MEANINGS)
 _SOURCE_PLACE = re.compile(r",? (location: Location \{|\S*\.rs:\d+).*", re.DOTALL)
+# Signed addresses are as good as a key.
+_QUERY = re.compile(r"(?<=://)(\S*?)\?[^\s)\"]*")
+_DUMP = re.compile(r"( \{ |<\?xml).*", re.DOTALL)
+# What matters in a message that is a dump of values within values.
+_REASON = re.compile(
+    r"<Code>(?P<code>\w+)</Code>|message: \\?\"(?P<system>[^\"\\]+)"
+    r"|(?P<credentials>Failed to get \w+ credentials)"
+)
 
 _MESSAGE_CHARACTERS = 400
 
@@ -114,8 +122,14 @@ def is_missing_table(error: Exception) -> bool:
 
 
 def message_of(error: Exception) -> str:
-    """What LanceDB says, in one line and without the place in its source."""
+    """What LanceDB says, in one line, without addresses' keys and the place in its source."""
     said = _SOURCE_PLACE.sub("", str(error))
+    reason = _REASON.search(said)
+    # Behind a brace or a document nothing is written for people, and much of it is long.
+    said = _DUMP.sub("", said)
+    if reason is not None:
+        said = f"{said.rstrip(' :')} ({reason[reason.lastgroup or 0]})"
+    said = _QUERY.sub(r"\1", said)
     return " ".join(said.split())[:_MESSAGE_CHARACTERS] or type(error).__name__
 
 

@@ -6,6 +6,7 @@ record. One that quotes a filter, and with it ids, is not shown.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,11 +15,13 @@ import grpc
 from undrift.errors import ConfigError, StoreUnavailable, UndriftError, WriteFailed
 from undrift.stores._meaning import NOT_CREATED, REFUSED_BATCH, Meaning
 
-OLDEST_SERVER = "2.3"
+OLDEST_SERVER = (2, 3)
 _SHOWN_CHARACTERS = 200
 
 NO_COLLECTION = (4, 100)  # the number of servers of 2.3 and later, and that of the protocol before
-NOT_LOADED = (101, 103, 106)
+
+NO_DATABASE = 800
+_NOT_LOADED = (101, 103, 106)
 
 NOT_MILVUS = Meaning(
     ConfigError,
@@ -28,7 +31,8 @@ NOT_MILVUS = Meaning(
 TOO_OLD = Meaning(
     ConfigError,
     "The Milvus server is too old",
-    f"upgrade it to {OLDEST_SERVER} or later: older ones know neither the cosine nor upsert",
+    f"upgrade it to {'.'.join(map(str, OLDEST_SERVER))} or later: older ones know neither the "
+    "cosine nor upsert",
 )
 ANOTHERS = Meaning(
     ConfigError,
@@ -97,7 +101,7 @@ _BY_CALL = {
     grpc.StatusCode.DEADLINE_EXCEEDED: _UNAVAILABLE,
     grpc.StatusCode.CANCELLED: _UNAVAILABLE,
     grpc.StatusCode.RESOURCE_EXHAUSTED: REFUSED_BATCH,
-    grpc.StatusCode.UNIMPLEMENTED: NOT_MILVUS,
+    grpc.StatusCode.UNIMPLEMENTED: TOO_OLD,
 }
 
 _BY_CODE = {
@@ -111,7 +115,7 @@ _BY_CODE = {
     101: _LOADING,
     103: _LOADING,
     106: _LOADING,
-    800: _NO_DATABASE,
+    NO_DATABASE: _NO_DATABASE,
     1100: REFUSED_BATCH,
     1400: _NO_LOGIN,
     1401: _NO_RIGHT,
@@ -155,13 +159,33 @@ def too_long(what: str, field: str, size: int, most: int) -> WriteFailed:
     )
 
 
+def refuse_too_old(version: str, location: str) -> None:
+    """Refuse a server of *version*, such as ``v2.2.16``, if it cannot do what is needed.
+
+    Raises:
+        ConfigError: it is too old.
+    """
+    numbers = re.match(r"v?(\d+)\.(\d+)", version)
+    if numbers and tuple(map(int, numbers.groups())) < OLDEST_SERVER:
+        raise TOO_OLD.error(location, f"it is {version}")
+
+
+def is_not_loaded(refusal: Refusal) -> bool:
+    """Whether the server does not hold the collection in memory, or not yet."""
+    return refusal.code in _NOT_LOADED or any(
+        words in refusal.reason for words in ("not loaded", "not fully loaded")
+    )
+
+
 def _failure(location: str, refusal: Refusal) -> UndriftError:
     code, reason = refusal.code, refusal.reason
     # Servers of 2.3 have one number for whatever they have not numbered.
-    if "not loaded" in reason or "not fully loaded" in reason:
+    if is_not_loaded(refusal):
         code = 101
     if "privilege" in reason.lower():
         code = 1401
+    if "database not found" in reason:
+        code = NO_DATABASE
     meaning = _BY_CODE.get(code, _FAILED)
     quotes = "expr" in reason or '"' in reason
     return meaning.error(location, f"error {code}" if quotes else _shown(reason) or f"error {code}")
@@ -170,12 +194,10 @@ def _failure(location: str, refusal: Refusal) -> UndriftError:
 def _broken_call(location: str, code: grpc.StatusCode, details: str) -> UndriftError:
     meaning = _BY_CALL.get(code, _FAILED)
     lower = details.lower()
-    if "unknown service" in lower or "http" in lower and "status" in lower:
+    if "unknown service" in lower or "http1.x server" in lower:
         meaning = NOT_MILVUS
-    elif "handshake" in lower or "certificate" in lower or "ssl" in lower:
+    elif "ssl" in lower or "certificate" in lower:
         meaning = _NO_TLS
-    elif "settings frame" in lower or "trying to connect an http1.x server" in lower:
-        meaning = NOT_MILVUS
     elif "auth check failure" in lower:
         meaning = _NO_LOGIN
     said = "it did not answer in time" if code is grpc.StatusCode.DEADLINE_EXCEEDED else details

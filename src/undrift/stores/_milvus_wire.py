@@ -22,8 +22,14 @@ from pymilvus.grpc_gen import common_pb2, milvus_pb2, milvus_pb2_grpc, schema_pb
 from undrift.errors import StoreUnavailable
 from undrift.forks import after_fork, leave_to_parent
 from undrift.ports import Vectors
-from undrift.stores._milvus_address import Address
-from undrift.stores._milvus_errors import NO_COLLECTION, Refusal, errors_of
+from undrift.stores._milvus_address import DEFAULT_DATABASE, Address
+from undrift.stores._milvus_errors import (
+    NO_COLLECTION,
+    NO_DATABASE,
+    Refusal,
+    errors_of,
+    is_not_loaded,
+)
 
 CALL_SECONDS = 60.0
 """A read waits for the server's clock to tick, which takes a fifth of a second; no more than that
@@ -45,7 +51,7 @@ _OPTIONS = [
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.max_reconnect_backoff_ms", 1_000),
     ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 10_000),  # which is how long one attempt may take
 ]
 
 
@@ -78,10 +84,17 @@ class Index(NamedTuple):
 
 
 class Hit(NamedTuple):
-    """What a search found: a primary key and its similarity."""
+    """What a search found.
+
+    Attributes:
+        key: the primary key.
+        score: its similarity.
+        row: the fields that were asked for.
+    """
 
     key: str
     score: float
+    row: Row
 
 
 class Milvus:
@@ -117,10 +130,10 @@ class Milvus:
             try:
                 answer = self._call("DescribeCollection", request)
             except Refusal as refusal:
-                missing = "can't find collection" in refusal.reason  # before 2.3
-                if refusal.code in NO_COLLECTION or missing:
-                    return None
-                raise
+                if refusal.code not in NO_COLLECTION:
+                    raise
+                self._refuse_absent_database()
+                return None
         return Described(answer.collectionID, tuple(map(_field, answer.schema.fields)))
 
     def indexes(self) -> dict[str, Index]:
@@ -214,14 +227,12 @@ class Milvus:
             query_params=_pairs(params),
             consistency_level=_STRONG,
         )
-        answer = self._do("Query", request)
-        columns = {column.field_name: _values(column) for column in answer.fields_data}
-        if set(fields) - columns.keys():
-            return []  # nothing was found, and then columns have no names
-        rows = zip(*(columns[name] for name in fields), strict=True)
-        return [dict(zip(fields, row, strict=True)) for row in rows]
+        answer = self._read("Query", request)
+        return _rows(answer.fields_data, fields)
 
-    def search(self, vector: Vectors, field: str, where: str, limit: int) -> list[Hit]:
+    def search(
+        self, vector: Vectors, field: str, where: str, limit: int, fields: Sequence[str] = ()
+    ) -> list[Hit]:
         """The records nearest to *vector* among those that *where* lets pass, best first."""
         placeholder = common_pb2.PlaceholderValue(
             tag="$0",
@@ -243,15 +254,15 @@ class Milvus:
             placeholder_group=common_pb2.PlaceholderGroup(
                 placeholders=[placeholder]
             ).SerializeToString(),
+            output_fields=fields,
             search_params=_pairs(params),
             nq=1,
             consistency_level=_STRONG,
         )
-        found = self._do("Search", request).results
-        return [
-            Hit(key, score)
-            for key, score in zip(found.ids.str_id.data, found.scores, strict=True)
-        ]
+        found = self._read("Search", request).results
+        keys = found.ids.str_id.data
+        rows = _rows(found.fields_data, fields) if fields else [{}] * len(keys)
+        return [Hit(*hit) for hit in zip(keys, found.scores, rows, strict=True)]
 
     def upsert(self, fields: Sequence[Field], columns: Mapping[str, Column], rows: int) -> None:
         """Write *rows* records whole, whatever is there under their primary keys."""
@@ -269,9 +280,28 @@ class Milvus:
 
     # --- calls
 
+    def _refuse_absent_database(self) -> None:
+        """Tell a database that is not there from one without the collection."""
+        name = self._address.database
+        if name != DEFAULT_DATABASE:
+            found = self._call("ListDatabases", milvus_pb2.ListDatabasesRequest()).db_names
+            if name not in found:
+                raise Refusal(NO_DATABASE, f"there is no database {name}")
+
     def _do(self, method: str, request: Any) -> Any:  # noqa: ANN401 - protobuf's
         with errors_of(self._address.location):
             return self._call(method, request)
+
+    def _read(self, method: str, request: Any) -> Any:  # noqa: ANN401
+        """As `_do`, once the collection is loaded: somebody may have released it."""
+        with errors_of(self._address.location):
+            try:
+                return self._call(method, request)
+            except Refusal as refusal:
+                if not is_not_loaded(refusal):
+                    raise
+        self.load()
+        return self._do(method, request)
 
     def _call(self, method: str, request: Any) -> Any:  # noqa: ANN401
         if hasattr(request, "db_name"):
@@ -326,9 +356,7 @@ def _field(schema: Any) -> Field:  # noqa: ANN401
 
 
 def _column(field: Field, values: Column) -> Any:  # noqa: ANN401
-    column = schema_pb2.FieldData(
-        type=schema_pb2.DataType.Value(field.kind), field_name=field.name
-    )
+    column = schema_pb2.FieldData(type=schema_pb2.DataType.Value(field.kind), field_name=field.name)
     if field.kind == "FloatVector":
         column.vectors.dim = field.size
         flat = np.ascontiguousarray(values, dtype=np.float32).reshape(-1)
@@ -342,9 +370,19 @@ def _column(field: Field, values: Column) -> Any:  # noqa: ANN401
     return column
 
 
+def _rows(columns: Sequence[Any], fields: Sequence[str]) -> list[Row]:
+    """*columns* as records; where nothing was found they have no names."""
+    by_name = {column.field_name: _values(column) for column in columns}
+    if set(fields) - by_name.keys():
+        return []
+    rows = zip(*(by_name[name] for name in fields), strict=True)
+    return [dict(zip(fields, row, strict=True)) for row in rows]
+
+
 def _values(column: Any) -> Sequence[Any]:  # noqa: ANN401
+    of_kind = column.scalars.WhichOneof("data")
     if column.WhichOneof("field") == "vectors":
         flat = np.array(column.vectors.float_vector.data, dtype=np.float32)
         return list(flat.reshape(-1, column.vectors.dim))
-    values: Sequence[Any] = getattr(column.scalars, column.scalars.WhichOneof("data") or "").data
+    values: Sequence[Any] = getattr(column.scalars, of_kind).data if of_kind else ()
     return values

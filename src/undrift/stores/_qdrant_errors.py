@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Literal
 
@@ -31,6 +31,11 @@ _RIGHTS = Meaning(
     "The vector store's key may not do this",
     "give VECTOR_URL a key with the rights to manage the collection, or create the collection "
     "with another key and run `undrift sync` with one that may read and write it",
+)
+_CANNOT_CREATE = Meaning(
+    ConfigError,
+    "The vector store refused to create the collection",
+    "mend what the message names: the collection's name in VECTOR_URL, or the server's limits",
 )
 _NOT_QDRANT = Meaning(
     ConfigError,
@@ -82,6 +87,11 @@ _BY_STATUS = {
     504: _UNAVAILABLE,
 }
 _OF_THE_REQUEST = frozenset({400, 413, 422})
+_OF_A_REFUSED_REQUEST: Mapping[Doing, Meaning] = {
+    "read": _FAILED,
+    "write": REFUSED_BATCH,
+    "create": _CANNOT_CREATE,
+}
 
 _NO_COLLECTION = re.compile(r"Collection .* (doesn't exist|not found)", re.IGNORECASE)
 _INVALID_KEY = re.compile(r"api[ -]key|jwt", re.IGNORECASE)
@@ -131,7 +141,7 @@ def _meaning_of_answer(
             return DimensionMismatch(
                 expected=expected, found=found, model=model, fix=CHANGE_DIMENSION
             )
-        meaning = REFUSED_BATCH if doing == "write" else _FAILED
+        meaning = _OF_A_REFUSED_REQUEST[doing]
     elif status == 403 and _INVALID_KEY.search(message):
         meaning = _KEY
     else:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from threading import Lock
 
 from undrift.adoption import StoreFields
@@ -41,17 +41,14 @@ from undrift.stores._chroma_http import ChromaServer
 from undrift.stores._chroma_ledger import Ledger
 from undrift.stores._chroma_reading import OWNERS_PER_CALL, Opened
 from undrift.stores._chroma_records import OwnRecords
+from undrift.stores._chroma_sample import sample_of
 from undrift.stores._chroma_search import Chosen, vectors_of
 from undrift.stores._chroma_writing import Writing
 from undrift.stores._listing import OwnerListing
 from undrift.stores._meaning import NOT_CREATED
 from undrift.stores._nearest import nearest
-from undrift.stores._records import (
-    batch_of,
-    deletions_of,
-    storable,
-    tombstones_of,
-)
+from undrift.stores._records import batch_of, deletions_of, storable, tombstones_of
+from undrift.stores.collections import CollectionSample
 
 ANOTHER_COLLECTION = (
     "name another collection in VECTOR_URL and run `undrift sync --all`, which creates it"
@@ -89,6 +86,13 @@ def open_at(
 
         return AdoptedChromaStore(chroma, address, namespace=namespace, fields=fields)
     return ChromaStore(chroma, address, namespace=namespace, keep_text=keep_text)
+
+
+def sample_collection(url: str, limit: int) -> CollectionSample | None:
+    """Some records of the collection at *url*; None where there is none of another program."""
+    address = parse_server(url)
+    with closing(ChromaServer(address)) as chroma:
+        return sample_of(chroma, address, address.location, limit)
 
 
 class ChromaStore:

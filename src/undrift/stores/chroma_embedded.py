@@ -7,7 +7,7 @@ records lie in it, which is as on a server.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
@@ -31,7 +31,9 @@ from undrift.stores._chroma_adopted import AdoptedChromaStore
 from undrift.stores._chroma_api import Collection, Put, Row, Where, space_of
 from undrift.stores._chroma_errors import failure
 from undrift.stores._chroma_folder import DATABASE_FILE, FolderLock, require_consent
+from undrift.stores._chroma_sample import sample_of
 from undrift.stores.chroma import ChromaStore
+from undrift.stores.collections import CollectionSample
 
 _ALONE = (
     "Chroma's engine keeps vectors in memory: a second process would go on finding what this one "
@@ -57,6 +59,14 @@ def open_at(
     return ChromaStore(
         folder, address, namespace=namespace, keep_text=keep_text, why_not_many_processes=_ALONE
     )
+
+
+def sample_collection(url: str, limit: int) -> CollectionSample | None:
+    """Some records of the collection at *url*; None where there is none of another program."""
+    address = parse_folder(url)
+    require_consent(address)
+    with closing(ChromaFolder(address)) as folder:
+        return sample_of(folder, address, f"{address.location}?sole_process=yes", limit)
 
 
 class ChromaFolder:

@@ -13,8 +13,10 @@ Safety:
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +24,7 @@ import pyarrow.compute as pc
 from lancedb.query import LanceVectorQueryBuilder
 
 from undrift.adoption import StoreFields
-from undrift.errors import DimensionMismatch
+from undrift.errors import ConfigError, DimensionMismatch
 from undrift.failpoints import reach
 from undrift.fingerprint import is_storable_id
 from undrift.model import Stamp
@@ -54,6 +56,9 @@ from undrift.stores._records import (
     tombstones_of,
 )
 
+# Older ones have not been tested, and what keeps two writers of a key apart is young.
+_OLDEST = (0, 40)
+
 _WHY_NOT = {
     "store_class": "LanceDB shares no transaction with a database that could hold the state; a "
     "write's condition is checked at its commit",
@@ -67,10 +72,22 @@ def open_at(
     """The store at ``lancedb:///folder[?table=…]`` or ``lancedb+s3://bucket/folder[?table=…]``.
 
     Raises:
-        ConfigError: the URL is malformed.
+        ConfigError: the URL is malformed, or LanceDB is too old.
     """
     del fields
+    _refuse_old_driver()
     return LanceDbStore(parse(url), namespace=namespace, keep_text=keep_text)
+
+
+def _refuse_old_driver() -> None:
+    found = version("lancedb")
+    if tuple(int(part) for part in re.findall(r"\d+", found)[:2]) < _OLDEST:
+        raise ConfigError(
+            "LanceDB is too old",
+            why=f"lancedb {found} is installed; that two writers of one new record do not double "
+            f"it is proved from {'.'.join(map(str, _OLDEST))} on.",
+            fix="pip install --upgrade 'undrift[lancedb]'",
+        )
 
 
 class LanceDbStore:
@@ -206,8 +223,10 @@ class LanceDbStore:
         asked = limit + 1  # one more shows whether the last one has equals that are left out
         while True:
             with mapped_errors(self._database.location):
-                matches = _matches(query.limit(asked).to_arrow())
-            if len(matches) < asked or matches[limit - 1].score > matches[-1].score:
+                rows = query.limit(asked).to_arrow()
+            matches = _matches(rows)
+            is_all = rows.num_rows < asked
+            if is_all or (len(matches) > limit and matches[limit - 1].score > matches[-1].score):
                 return matches[:limit]
             asked *= 4
 
@@ -312,13 +331,17 @@ def _filled(batch: pa.RecordBatch, names: Sequence[str]) -> Iterator[tuple[objec
 
 
 def _matches(found: pa.Table) -> list[Match]:
-    """What a search found, best first; of equally near ones, by vector_id."""
-    rows = found.to_batches()
-    matches = []
-    for batch in rows:
+    """What a search found, best first; of equally near ones, by vector_id.
+
+    No two have the same vector_id: where somebody else doubled a row, the newest counts.
+    """
+    matches: dict[str, Match] = {}
+    for batch in found.to_batches():
         stamps = map(stamp_of, _filled(batch, STAMP_COLUMNS))
         texts = (batch.column(name).to_pylist() for name in (*layout.TEXTS, "_distance"))
         for stamp, text, metadata, distance in zip(stamps, *texts, strict=True):
             score = max(-1.0, min(1.0, 1.0 - distance))
-            matches.append(Match(stamp, score, text or "", metadata or "{}"))
-    return sorted(matches, key=lambda match: (-match.score, match.stamp.vector_id))
+            other = matches.get(stamp.vector_id)
+            if other is None or other.stamp.version < stamp.version:
+                matches[stamp.vector_id] = Match(stamp, score, text or "", metadata or "{}")
+    return sorted(matches.values(), key=lambda match: (-match.score, match.stamp.vector_id))
