@@ -56,10 +56,13 @@ def search_owner(
         kinds=kinds or sides.renderer.mapping.kinds,  # others are not managed
         limit=limit + spare,
     )
-    return _joined(look, query, matches, limit)
+    is_adopted = sides.store.capabilities.adoption is not None
+    return _joined(look, query, matches, limit, is_adopted=is_adopted)
 
 
-def _joined(look: Look, query: str, matches: Sequence[Match], limit: int) -> SearchResult:
+def _joined(
+    look: Look, query: str, matches: Sequence[Match], limit: int, *, is_adopted: bool
+) -> SearchResult:
     wanted = look.wanted.entities if look.wanted is not None else {}
     hits: dict[EntityId, Hit] = {}
     stale: dict[EntityId, None] = {}
@@ -75,17 +78,20 @@ def _joined(look: Look, query: str, matches: Sequence[Match], limit: int) -> Sea
                 score=match.score,
                 text=entity.text,
                 metadata=entity.metadata,
-                changed=_is_of_another_text(stamp, entity),
+                changed=_is_outdated(stamp, entity, is_adopted=is_adopted),
             )
     return SearchResult(
         owner_id=look.owner_id, query=query, hits=tuple(hits.values()), stale_ids=tuple(stale)
     )
 
 
-def _is_of_another_text(stamp: Stamp, entity: Entity) -> bool:
-    """Whether the record is older than the source; without a fingerprint its text tells."""
-    if not stamp.fingerprint and stamp.text_hash:
-        return stamp.text_hash != entity.text_hash
+def _is_outdated(stamp: Stamp, entity: Entity, *, is_adopted: bool) -> bool:
+    """Whether the record was seen to be of another content than the source has.
+
+    Of a record that another program wrote only the text tells, if that is stored.
+    """
+    if is_adopted and not stamp.fingerprint:
+        return stamp.text_hash not in ("", entity.text_hash)
     return stamp.fingerprint != entity.fingerprint
 
 

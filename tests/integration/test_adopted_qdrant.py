@@ -29,6 +29,7 @@ from undrift.ports import Vectors
 from undrift.stores import open_store
 from undrift.stores._qdrant_folder import Folder
 from undrift.stores.collections import sample_collections
+from undrift.testing.builders import record, restamp
 
 LAYOUT = DocumentsLayout()
 _SPACE = UUID("3a8f1c61-7d0e-4c3b-9b52-0b7f2f8a6b10")
@@ -438,6 +439,21 @@ def test_the_sample_for_a_guess_shows_fields_and_no_vectors(adopted: Adopted) ->
     (sample,) = sample_collections(adopted.program.url)
     assert sample.is_stamped
     assert all("undrift" not in path for record in sample.records for path in record)
+
+
+def test_metadata_too_deep_for_qdrant_do_no_harm(adopted: Adopted) -> None:
+    """Beside the program's fields they would make its point unreadable."""
+    deep: dict[str, Any] = {}
+    for _ in range(100):
+        deep = {"a": [deep]}
+    store = open_store(adopted.program.url, fields=adopted.fields())
+    written = record("exp_new", owner_id="1", metadata=deep)
+    store.publish([written], [])
+    store.publish([restamp(written, version=2, metadata=deep | {"b": 1})], [])
+    store.close()
+    point = adopted.points()[written.stamp.vector_id]
+    assert "a" not in point.payload
+    assert len(adopted.points()) == 21
 
 
 # --- other layouts than that

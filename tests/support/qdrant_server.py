@@ -130,7 +130,7 @@ class QdrantServer(Closing):
                 sys.executable,
                 "-m",
                 "support.qdrant_child",
-                str(self.folder / "storage"),
+                str(self.folder),
                 str(self.port),
                 json.dumps(self._options),
             ],

@@ -83,7 +83,12 @@ _ADAPTERS = {
         adopts=True,
     ),
     "lancedb": _Adapter(
-        "lancedb", ("lancedb", "pyarrow"), "LanceDB", "lancedb", "lancedb:///folder?table=vectors"
+        "lancedb",
+        ("lancedb", "pyarrow"),
+        "LanceDB",
+        "lancedb",
+        "lancedb:///folder?table=vectors",
+        adopts=True,
     ),
     "milvus+http": _Adapter(
         "milvus",

@@ -80,6 +80,10 @@ class Database:
             raise layout_error(self.location, why)
         return table
 
+    def find_any(self) -> Table | None:
+        """The table of the records, whosever it is; None if there is none."""
+        return self._find(self.address.table)
+
     def find_claims(self) -> Table | None:
         """The table of the claims; None if there is none."""
         return self._find(self.address.claims)

@@ -194,7 +194,7 @@ def _failure(location: str, refusal: Refusal) -> UndriftError:
 def _broken_call(location: str, code: grpc.StatusCode, details: str) -> UndriftError:
     meaning = _BY_CALL.get(code, _FAILED)
     lower = details.lower()
-    if "unknown service" in lower or "http1.x server" in lower:
+    if "unknown service" in lower or "failed parsing http/2" in lower:
         meaning = NOT_MILVUS
     elif "ssl" in lower or "certificate" in lower:
         meaning = _NO_TLS

@@ -53,9 +53,9 @@ class Reading:
             page = self._milvus.query(behind, fields, PAGE_RECORDS)
             if page:
                 yield page
-            # One that is being written again may lie in two of the server's segments for a moment,
-            # and then a page that it filled comes out shorter.
-            if len(page) <= PAGE_RECORDS // 2:
+            # Each of the server's segments gives the first of its own, so the first of them all are
+            # complete, and a page that is not full is the last.
+            if len(page) < PAGE_RECORDS:
                 return
             behind = _behind(where, page)
 
@@ -87,7 +87,7 @@ class Reading:
         page = self._milvus.query(where, [*fields, VECTOR], most)
         if page:
             yield page, {row["vector_id"] for row in page if not has_direction(row[VECTOR])}
-        if len(page) <= most // 2:
+        if len(page) < most:
             return
         rest = _behind(where, page)
         for page in self.pages(rest, fields):

@@ -217,7 +217,8 @@ class Milvus:
         Order:
             With a *limit*, the first of them by primary key.
         """
-        params = {"reduce_stop_for_best": "True", "ignore_growing": "False"}
+        # To stop for the best ends the answer where the first of several segments ends.
+        params = {"reduce_stop_for_best": "False", "ignore_growing": "False"}
         if limit is not None:
             params["limit"] = str(limit)
         request = milvus_pb2.QueryRequest(

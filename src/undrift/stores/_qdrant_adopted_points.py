@@ -14,6 +14,7 @@ from undrift.ports import Match, Record
 from undrift.state import Tombstone
 from undrift.stores._adopted import STAMP_KEY, hash_of, id_at, put_at, value_at
 from undrift.stores._qdrant_adopted_layout import AdoptedLayout
+from undrift.stores._qdrant_payload import METADATA_JSON, is_too_deep
 from undrift.stores._qdrant_points import FoundPoint, Payload
 
 _STAMP_FIELDS = ("namespace", "fingerprint", "text_hash", "model", "version")
@@ -139,7 +140,7 @@ class AdoptedPoints:
         """
         stamp = record.stamp
         payload = copy.deepcopy(dict(before))
-        for name, value in json.loads(record.metadata_json).items():
+        for name, value in _metadata(record).items():
             put_at(payload, (*self._layout.above_stamp, name), value)
         for path, fixed in self._layout.fixed():
             if id_at(payload, path) != fixed:
@@ -153,13 +154,12 @@ class AdoptedPoints:
         ):
             if field is not None and field.path:
                 put_at(payload, field.path, text)
-        put_at(payload, self._layout.stamp, _stamp_json(stamp))
+        put_at(payload, self._layout.stamp, _stamp_json(record))
         return payload
 
     def beside_stamp(self, record: Record) -> Payload:
         """What a stamp alone changes: itself and the metadata beside it."""
-        metadata: dict[str, object] = json.loads(record.metadata_json)
-        return {**metadata, STAMP_KEY: _stamp_json(record.stamp)}
+        return {**_metadata(record), STAMP_KEY: _stamp_json(record)}
 
     def grave_of(self, stone: Tombstone) -> Payload:
         """The payload of a tombstone."""
@@ -170,8 +170,19 @@ class AdoptedPoints:
         return payload
 
 
-def _stamp_json(stamp: Stamp) -> dict[str, object]:
-    return {name: getattr(stamp, name) for name in _STAMP_FIELDS}
+def _metadata(record: Record) -> dict[str, object]:
+    """What lies beside the stamp; metadata that would make the point unreadable lie within it."""
+    if is_too_deep(record.metadata_json):
+        return {}
+    metadata: dict[str, object] = json.loads(record.metadata_json)
+    return metadata
+
+
+def _stamp_json(record: Record) -> dict[str, object]:
+    stored: dict[str, object] = {name: getattr(record.stamp, name) for name in _STAMP_FIELDS}
+    if is_too_deep(record.metadata_json):
+        stored[METADATA_JSON] = record.metadata_json
+    return stored
 
 
 def _text(stored: Mapping[str, object], name: str) -> str:

@@ -85,7 +85,7 @@ def _metadata(metadata_json: str) -> Payload:
     Qdrant keeps integers of 64 bits, and reads some floats as their neighbours. Without the JSON
     itself such metadata would not come back as it was written.
     """
-    if _depth(metadata_json) > _MAX_DEPTH:
+    if is_too_deep(metadata_json):
         return {METADATA_JSON: metadata_json}
     metadata = json.loads(metadata_json)
     if _comes_back(metadata):
@@ -101,10 +101,10 @@ def _metadata_json(point: FoundPoint) -> str:
     return canonical_json(metadata) if isinstance(metadata, dict) else "{}"
 
 
-def _depth(encoded: str) -> int:
-    """How deeply *encoded* is nested, at most."""
+def is_too_deep(encoded: str) -> bool:
+    """Whether JSON is nested more deeply than a payload should be."""
     if encoded.count("{") + encoded.count("[") <= _MAX_DEPTH:
-        return 0  # it cannot be too deep, and is not looked at more closely
+        return False
     deepest = depth = 0
     for character in _STRING.sub("", encoded):
         if character in "{[":
@@ -112,7 +112,7 @@ def _depth(encoded: str) -> int:
             deepest = max(deepest, depth)
         elif character in "}]":
             depth -= 1
-    return deepest
+    return deepest > _MAX_DEPTH
 
 
 def _comes_back(value: object) -> bool:

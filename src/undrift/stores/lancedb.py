@@ -37,7 +37,7 @@ from undrift.ports import (
     StoreInfo,
     Vectors,
 )
-from undrift.state import Claim, Tombstone
+from undrift.state import Claim, ClaimableStore, Tombstone
 from undrift.stores import _lance_layout as layout
 from undrift.stores._lance_address import Address, parse
 from undrift.stores._lance_claims import Claims
@@ -68,14 +68,17 @@ _WHY_NOT = {
 
 def open_at(
     url: str, *, namespace: str, keep_text: bool, fields: StoreFields | None
-) -> LanceDbStore:
+) -> ClaimableStore:
     """The store at ``lancedb:///folder[?table=…]`` or ``lancedb+s3://bucket/folder[?table=…]``.
 
     Raises:
         ConfigError: the URL is malformed, or LanceDB is too old.
     """
-    del fields
     _refuse_old_driver()
+    if fields is not None:
+        from undrift.stores.lancedb_adopted import AdoptedLanceDbStore
+
+        return AdoptedLanceDbStore(parse(url), namespace=namespace, fields=fields)
     return LanceDbStore(parse(url), namespace=namespace, keep_text=keep_text)
 
 

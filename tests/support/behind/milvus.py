@@ -88,9 +88,10 @@ class BehindMilvus(Closing):
         return by_identity
 
     def put(self, vector_id: str, **values: Any) -> None:  # noqa: ANN401 - a field's
-        """Write one record whole, its other fields empty."""
+        """Write one record whole; what is not given, or None, is empty: Milvus 2.3 has no null."""
         row: dict[str, Any] = {**dict.fromkeys(_TEXTS, ""), "version": 0, "deleted": 0}
-        row |= values | {"vector_id": vector_id}
+        row |= {name: value for name, value in values.items() if value is not None}
+        row["vector_id"] = vector_id
         vector = row["embedding"]
         if isinstance(vector, bytes):
             vector = np.frombuffer(vector, dtype="<f4")
@@ -98,9 +99,8 @@ class BehindMilvus(Closing):
         self._client.upsert(self._name, [row], timeout=_SECONDS)
 
     def set(self, vector_id: str, **changes: Any) -> None:  # noqa: ANN401
-        """Tamper with one record; what is None becomes empty, Milvus 2.3 has no other absence."""
-        empty = {name: 0 if name == "version" else "" for name in changes if changes[name] is None}
-        self.put(vector_id, **(self._record(vector_id) | changes | empty))
+        """Tamper with one record."""
+        self.put(vector_id, **(self._record(vector_id) | changes))
 
     def delete(self, vector_id: str) -> None:
         """Delete one record."""
