@@ -326,6 +326,7 @@ class Connections:
                 fix="run `undrift sync --all`",
             )
         if not sides.store_exists:
+            self.states.require_place()  # before anything is created
             dimension = self.embedder.dimension
             statements = self.store.ddl(dimension)
             self.store.create(dimension)

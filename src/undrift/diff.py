@@ -33,6 +33,7 @@ class OwnerDiff:
         changed: pairs whose fingerprints differ.
         wrong_model: pairs whose record was embedded by another model; they may be changed too.
         duplicates: records besides the kept one, by the entity that is kept.
+        parts: records besides the kept one, of entities that another program stored in parts.
         unknown: pairs whose record another program wrote, and nothing says of what content or of
             which model it is.
         unstamped: pairs whose record another program wrote from the very text, by the current
@@ -49,6 +50,7 @@ class OwnerDiff:
     changed: tuple[Pair, ...] = ()
     wrong_model: tuple[Pair, ...] = ()
     duplicates: tuple[Stamp, ...] = ()
+    parts: tuple[Stamp, ...] = ()
     unknown: tuple[Pair, ...] = ()
     unstamped: tuple[Pair, ...] = ()
     store_counts: Mapping[str, int]
@@ -123,14 +125,16 @@ def diff_owner(
             crowds.setdefault(identity, [other]).append(stamp)
     entities = wanted.entities if wanted is not None else {}
     if adoption is None:
-        superfluous, in_parts = _settle_crowds(kept, crowds), frozenset[tuple[str, str]]()
+        superfluous, parts = _settle_crowds(kept, crowds), list[Stamp]()
     else:
-        superfluous, in_parts = _settle_adopted(kept, crowds, entities, adoption)
+        superfluous, parts = _settle_adopted(kept, crowds, entities, adoption)
+    in_parts = {(part.kind, part.entity_id) for part in parts}
     found = _compared(entities, kept, model, adoption, in_parts)
     stale = [stamp for identity, stamp in kept.items() if identity not in entities]
     duplicates = [s for s in superfluous if (s.kind, s.entity_id) in entities]
     stale.extend(s for s in superfluous if (s.kind, s.entity_id) not in entities)
-    counts = Counter([stamp.kind for stamp in (*kept.values(), *superfluous) if stamp.model])
+    managed = (*kept.values(), *superfluous, *parts)
+    counts = Counter([stamp.kind for stamp in managed if stamp.model])
     return OwnerDiff(
         owner_id=owner_id,
         wanted=wanted,
@@ -140,6 +144,7 @@ def diff_owner(
         changed=tuple(found.changed),
         wrong_model=tuple(found.wrong_model),
         duplicates=tuple(duplicates),
+        parts=tuple(parts),
         unknown=tuple(found.unknown),
         unstamped=tuple(found.unstamped),
         store_counts=dict(counts),
@@ -246,16 +251,16 @@ def _settle_adopted(
     crowds: Mapping[tuple[str, str], list[Stamp]],
     entities: Mapping[tuple[str, str], Entity],
     adoption: Adoption,
-) -> tuple[list[Stamp], frozenset[tuple[str, str]]]:
+) -> tuple[list[Stamp], list[Stamp]]:
     """As `_settle_crowds`, where several records of another program may be parts of one entity.
 
     A record that undrift wrote stands for the whole entity; then the parts are superfluous.
 
     Returns:
-        The superfluous records, and the entities that stand in parts.
+        The superfluous records, and those besides the kept one that are parts.
     """
     superfluous: list[Stamp] = []
-    in_parts: set[tuple[str, str]] = set()
+    parts: list[Stamp] = []
     for identity, crowd in crowds.items():
         first, entity = crowd[0], entities.get(identity)
         own = vector_id(first.namespace, first.owner_id, first.kind, first.entity_id)
@@ -266,11 +271,10 @@ def _settle_adopted(
         }
         best = ranks[max(ranks)]
         kept[identity] = best
-        if adoption.has_parts and entity is not None and not best.fingerprint:
-            in_parts.add(identity)
-        else:
-            superfluous.extend(stamp for stamp in crowd if stamp is not best)
-    return superfluous, frozenset(in_parts)
+        is_in_parts = adoption.has_parts and entity is not None and not best.fingerprint
+        others = parts if is_in_parts else superfluous
+        others.extend(stamp for stamp in crowd if stamp is not best)
+    return superfluous, parts
 
 
 def standing(first: OwnerDiff, second: OwnerDiff) -> OwnerDiff:
@@ -288,6 +292,7 @@ def standing(first: OwnerDiff, second: OwnerDiff) -> OwnerDiff:
         changed=_both(first.changed, second.changed),
         wrong_model=_both(first.wrong_model, second.wrong_model),
         duplicates=_both(first.duplicates, second.duplicates),
+        parts=second.parts,
         unknown=_both(first.unknown, second.unknown),
         unstamped=second.unstamped,
         store_counts=second.store_counts,

@@ -69,6 +69,8 @@ def keep_first_line(failure: BaseException) -> BaseException:
 def without_quotation(failure: BaseException, message: str) -> str:
     """A driver's *message*, without the value that it quotes where one could not be converted."""
     state = getattr(failure, "sqlstate", None) or ""
+    if state.startswith("P0"):
+        return f"a function of the database's own refused it (SQLSTATE {state})"
     return re.sub(r'".*"', '"…"', message) if state.startswith("22") else message
 
 

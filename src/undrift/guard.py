@@ -57,12 +57,14 @@ class DeleteGuard:
     Attributes:
         limit: what a person allowed; None for the default rule: stop when the source lists no
             owner, or when more than half of all managed records, or of one kind's, would go, and
-            more than 20.
+            more than *harmless*.
+        harmless: deletes that are never too many.
         managed: records seen, by kind.
         planned: records that would be deleted, by kind.
     """
 
     limit: DeleteLimit | None = None
+    harmless: int = HARMLESS_DELETES
     managed: Counter[str] = field(default_factory=Counter)
     planned: Counter[str] = field(default_factory=Counter)
     source_owners: int = 0
@@ -94,11 +96,11 @@ class DeleteGuard:
             return allowed
         if planned and not self.source_owners:
             raise _stop(f"the source lists no owner at all, the store holds {managed} records")
-        allowed = max(HARMLESS_DELETES, managed // 2)
+        allowed = max(self.harmless, managed // 2)
         if planned > allowed:
             raise _stop(f"{planned} of {managed} records would be deleted")
         for kind, count in sorted(self.planned.items()):
-            if count > max(HARMLESS_DELETES, self.managed[kind] // 2):
+            if count > max(self.harmless, self.managed[kind] // 2):
                 raise _stop(
                     f"{count} of {self.managed[kind]} records of kind {kind} would be deleted"
                 )

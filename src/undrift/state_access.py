@@ -65,6 +65,15 @@ class StateAccess:
                 self._state, self._fence = self._open()
             return self._state
 
+    def require_place(self) -> None:
+        """See that there is a place for what a sync remembers, if it remembers anything.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        if not self.is_kept and not self._is_own_store:
+            raise _no_place(self._store)
+
     def ledger(self, sides: Sides, listener: Listener, *, may_create: bool) -> Ledger | None:
         """The right to write, for one run; None for a store of one's own without a state.
 

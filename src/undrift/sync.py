@@ -20,6 +20,7 @@ from undrift.errors import (
 from undrift.events import DeletesHeld, Listener, RepairStarted, SyncEvent, ignore
 from undrift.fleet import PageFailures, fleet_pages, is_outage, pages_of
 from undrift.guard import (
+    HARMLESS_DELETES,
     Budget,
     DeleteBudget,
     DeleteGuard,
@@ -90,7 +91,9 @@ class Synchronizer:
             max_embeddings=options.max_embeddings,
             before_batch=self._order.working,
         )
-        self._guard = DeleteGuard(options.max_delete)
+        # Of what another program wrote, nothing is harmless: its fields may be named wrongly.
+        is_adopted = sides.store.capabilities.adoption is not None
+        self._guard = DeleteGuard(options.max_delete, 0 if is_adopted else HARMLESS_DELETES)
         self._outage: UndriftError | None = None
 
     def sync_owners(self, owners: Iterable[str]) -> Iterator[SyncReport]:
@@ -404,7 +407,8 @@ def _dry_report(sides: Sides, checked: Checked, counted: set[str], *, force: boo
             force=force,
             stays=staying(diff, sides),
         )
-        cost = cost_of(plan, already_counted=counted)
+        # Parts go once the whole record that takes their place has been read back.
+        cost = cost_of(plan, already_counted=counted) + Cost(deletes=len(diff.parts))
     return SyncReport(
         owner_id=status.owner_id,
         outcome=status.outcome,

@@ -366,7 +366,7 @@ def test_the_sample_for_a_guess_shows_fields_and_no_stamps(adopted: Adopted) -> 
     list(adopted.sides.stamp())
     (sample,) = sample_collections(adopted.location)
     assert sample.is_stamped
-    assert set(sample.records[0]) == {"user_id", "exp", "origin", "document", "title", "company"}
+    assert set(sample.records[0]) == {"user_id", "exp", "origin", "document"}
     own = adopted.server.new_location()
     assert sample_collections(own) == ()
     with closing(open_store(own)) as store:

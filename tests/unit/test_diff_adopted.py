@@ -186,7 +186,7 @@ def test_parts_are_one_entity_of_unknown_content() -> None:
     assert [pair.entity for pair in diff.unknown] == [A]
     assert (diff.deletes, diff.unstamped, diff.changed) == ((), (), ())
     assert outcome(diff) is Outcome.UNKNOWN
-    assert diff.store_counts == {"note": 1}
+    assert diff.store_counts == {"note": 3}
 
 
 def test_a_single_part_is_the_whole() -> None:

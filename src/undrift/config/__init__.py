@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from undrift.adoption import StoreFields
 from undrift.config.entities import mapping_of
-from undrift.config.fields import store_fields_of
+from undrift.config.fields import require_known_kind, store_fields_of
 from undrift.config.layers import FILE_NAME, find_file, read_file, resolve, with_environment
 from undrift.config.sections import EmbedderSection, File, invalid_setting
 from undrift.embedders.options import EmbedderOptions, with_openai_variables
@@ -108,6 +108,9 @@ def load_settings(
         raise invalid_setting(exc, file, variables) from None
     source_url = resolve(parsed.source.url, "source.url", environment)
     store_url = resolve(parsed.store.url, "store.url", environment)
+    store_fields = store_fields_of(parsed.store)
+    mapping = mapping_of(parsed)
+    require_known_kind(store_fields, mapping.kinds)
     if store_url is None and source_url is not None and source_url.startswith("sqlite"):
         beside = file.parent.absolute() if file is not None else Path.cwd()
         store_url = sqlite_url(beside / EMBEDDED_STORE)
@@ -115,10 +118,10 @@ def load_settings(
         source_url=source_url,
         store_url=store_url,
         state_url=resolve(parsed.state.url, "state.url", environment),
-        mapping=mapping_of(parsed),
+        mapping=mapping,
         namespace=parsed.store.namespace,
         keep_text=parsed.store.keep_text,
-        store_fields=store_fields_of(parsed.store),
+        store_fields=store_fields,
         embedder=parsed.embedder.name,
         embedder_options=_embedder_options(parsed.embedder, environment, variables),
         heal=HealPolicy(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from undrift.adoption import Field, StoreFields
-from undrift.config.sections import ConstantSection, FieldSetting, StoreSection
+from undrift.config.sections import ConstantSection, FieldSetting, FieldsSection, StoreSection
 from undrift.errors import ConfigError
 
 
@@ -22,6 +24,7 @@ def store_fields_of(section: StoreSection) -> StoreFields | None:
             why="other programs read the texts of that collection, so that they have to be kept.",
             fix="leave keep_text out, or [store.fields]",
         )
+    _refuse_overlaps(written)
     return StoreFields(
         owner=_field("owner", written.owner),
         kind=_field("kind", written.kind),
@@ -34,6 +37,36 @@ def store_fields_of(section: StoreSection) -> StoreFields | None:
         stamp=_optional("stamp", written.stamp),
         fixed=dict(written.fixed),
     )
+
+
+def require_known_kind(fields: StoreFields | None, kinds: Collection[str]) -> None:
+    """Refuse a constant kind that no entity has.
+
+    Raises:
+        ConfigError: it is unknown; every record would be nobody's.
+    """
+    if fields is not None and fields.kind.value is not None and fields.kind.value not in kinds:
+        raise ConfigError(
+            f"store.fields.kind names no entity: {fields.kind.value}",
+            why=f"configured are {', '.join(kinds)}.",
+            fix="use one of these, or add an [[entity]] of that kind to undrift.toml",
+        )
+
+
+def _refuse_overlaps(written: FieldsSection) -> None:
+    places: dict[str, str] = {}
+    for name in ("owner", "kind", "entity_id", "part", "text", "model", "id", "vector"):
+        setting = getattr(written, name)
+        if setting is None or isinstance(setting, ConstantSection):
+            continue
+        place = setting if isinstance(setting, str) else ".".join(setting)
+        other = places.setdefault(place, name)
+        if other != name:
+            raise ConfigError(
+                f"store.fields.{other} and store.fields.{name} name one field",
+                why=f"both say {place}, and what is written for one would overwrite the other.",
+                fix="name the field of each, or leave out the one that the collection has not",
+            )
 
 
 _MAY_BE_CONSTANT = ("kind", "model")

@@ -144,16 +144,14 @@ class AdoptedRecords:
         return puts
 
     def restamps_of(self, records: Sequence[Record], there: Mapping[str, Row]) -> list[Put]:
-        """A stamp and the entity's metadata; all else stays."""
-        return [
-            Put(
-                record.stamp.vector_id,
-                {**_flat(record), **self._stamp(record, self._seen(there[record.stamp.vector_id]))},
-                None,
-                None,
-            )
-            for record in records
-        ]
+        """A stamp, and metadata that are undrift's own; what another program wrote stays."""
+        puts = []
+        for record in records:
+            before = there[record.stamp.vector_id]
+            metadata = {} if self._stamp_in(before) is None else _flat(record)
+            stamp = self._stamp(record, self._seen(before))
+            puts.append(Put(record.stamp.vector_id, {**metadata, **stamp}, None, None))
+        return puts
 
     def _put(self, record: Record, before: Row) -> Put:
         stamp, fields = record.stamp, self.fields

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -46,11 +46,15 @@ class Ledger:
 
     def of_owners(self, owners: Sequence[str]) -> Mapping[str, Known]:
         """What is known of the rows of *owners*, by their ids."""
-        return self._known(layout.OWNER, owners)
+        return self._known(layout.any_of(layout.OWNER, part) for part in layout.parts(owners))
 
     def under(self, ids: Sequence[str]) -> Mapping[str, Known]:
         """What is known of the rows under *ids*."""
-        return self._known("vector_id", ids)
+        return self._known(layout.any_of("vector_id", part) for part in layout.parts(ids))
+
+    def of_others(self) -> Mapping[str, Known]:
+        """What other namespaces know, by the rows' ids."""
+        return self._known([f"NOT {layout.any_of('namespace', [self.store.namespace])}"])
 
     def put(self, stamps: Sequence[tuple[Stamp, str]]) -> None:
         """Put stamps with their digests, where what is known is older."""
@@ -80,13 +84,12 @@ class Ledger:
         self.store.close()
         self._database.close()
 
-    def _known(self, column: str, values: Sequence[str]) -> dict[str, Known]:
+    def _known(self, conditions: Iterable[str]) -> dict[str, Known]:
         table = self._database.find_records()
         found: dict[str, Known] = {}
         if table is None:
             return found
-        for part in layout.parts(values):
-            where = layout.any_of(column, part)
+        for where in conditions:
             names = (*STAMP_COLUMNS, "text", "deleted")
             for batch in self._database.rows(table, where, names):
                 for *stamp, seen, deleted in zip(*batch.to_pydict().values(), strict=True):

@@ -101,8 +101,17 @@ class AdoptedRows:
 
     # --- reading
 
+    @property
+    def named(self) -> list[str]:
+        """The columns that a stamp is made of, the vector's among them."""
+        fields = self.fields
+        places = (fields.owner, fields.kind, fields.entity_id, fields.text, fields.model)
+        roots = [field.path[0] for field in places if field is not None and field.path]
+        fixed = [path.partition(".")[0] for path in fields.fixed]
+        return list(dict.fromkeys((self.id, self.vector, *roots, *fixed)))
+
     def read(self, batch: pa.RecordBatch) -> Iterator[Found]:
-        """The rows of *batch*, which has all columns."""
+        """The rows of *batch*, which has at least the columns that are `named`."""
         column = batch.column(self.vector)
         # What is null has no components there.
         flat = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)

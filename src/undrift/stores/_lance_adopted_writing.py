@@ -65,16 +65,15 @@ class AdoptedWriting:
         stamps, puts = [], []
         for record in applied:
             before = there.found.get(record.stamp.vector_id)
-            row = rows.row_of(record, before or alike.get(record.stamp[2:5]))
-            vector = record.embedding
-            if vector is None:
+            put = _put_of(rows, record, before or alike.get(record.stamp[2:5]))
+            if record.embedding is None:
                 assert before is not None, "or it would not apply"
-                vector = before.vector
-            assert vector is not None
-            vector = np.asarray(vector, dtype=np.float32)
-            stamps.append((record.stamp, rows.seen(vector, rows.text_of(Found(row, vector)))))
-            if record.embedding is not None or before is None or row != before.row:
-                puts.append(_Put(row, vector))
+                # What another program wrote stays as it is until undrift has written it once.
+                if not rows.counts(there.known.get(record.stamp.vector_id), before):
+                    put = put._replace(row=before.row)
+            stamps.append((record.stamp, rows.seen(put.vector, rows.text_of(Found(*put)))))
+            if record.embedding is not None or before is None or put.row != before.row:
+                puts.append(put)
         self._ledger.put(stamps)
         self._put(table, rows, puts)
 
@@ -164,12 +163,22 @@ class AdoptedWriting:
             )
 
 
+def _put_of(rows: AdoptedRows, record: Record, like: Found | None) -> _Put:
+    """The row that *record* becomes; without a vector of its own it keeps that of *like*."""
+    vector = record.embedding
+    if vector is None:
+        assert like is not None, "or it would not apply"
+        vector = like.vector
+    return _Put(rows.row_of(record, like), np.asarray(vector, dtype=np.float32))
+
+
 def _applies(rows: AdoptedRows, record: Record, there: _There) -> bool:
     """Whether what lies there makes way for *record*, or is what a write without a vector means."""
     wanted = record.stamp
     found, known = there.found.get(wanted.vector_id), there.known.get(wanted.vector_id)
     if known is not None and known.is_tombstone and known.stamp[2:5] == wanted[2:5]:
-        if known.stamp.version >= wanted.version or known.stamp.namespace != wanted.namespace:
+        is_late = known.stamp.version >= wanted.version
+        if is_late or known.stamp.namespace != wanted.namespace:
             return False
     if found is None:
         return record.embedding is not None

@@ -23,6 +23,8 @@ _INTEGERS = ("int2", "int4", "int8")
 _ID_TYPES = (*_TEXTS, "uuid")
 _KEY_TYPES = (*_ID_TYPES, *_INTEGERS)
 
+_SAMPLE_ROWS = 50
+
 _FIND_TABLE = """
 SELECT c.oid, c.relkind IN ('r', 'p'), row_security_active(c.oid)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -52,12 +54,12 @@ class Place:
 
     Attributes:
         keys: the way to the value within the JSON; empty for the column itself.
-        is_number: the JSON holds a number there, so that one has to be written too.
+        json_type: what the JSON holds there, such as a number, so that one is written too.
     """
 
     column: Column
     keys: tuple[str, ...] = ()
-    is_number: bool = False
+    json_type: str = ""
 
     def read(self, table: sql.Composable | None = None) -> sql.Composed:
         """Its value as text, of *table* or of the only one that is asked."""
@@ -144,8 +146,14 @@ class _Reader:
         self._address = address
         self._columns = columns
         self._keys = keys
+        self._fixed: tuple[tuple[Place, str], ...] = ()
 
     def layout(self, fields: StoreFields) -> AdoptedLayout:
+        # First: another collection in the table says nothing of this one.
+        self._fixed = tuple(
+            (self._place(f"fixed.{path}", Field(path=tuple(path.split(".")))), value)
+            for path, value in fields.fixed.items()
+        )
         owner = self._place("owner", fields.owner)
         vector = self._vector(fields.vector)
         return AdoptedLayout(
@@ -157,10 +165,7 @@ class _Reader:
             entity_id=self._place("entity_id", fields.entity_id),
             text=None if fields.text is None else self._place("text", fields.text),
             model=None if fields.model is None else self._place_or_value("model", fields.model),
-            fixed=tuple(
-                (self._place(f"fixed.{path}", Field(path=tuple(path.split(".")))), value)
-                for path, value in fields.fixed.items()
-            ),
+            fixed=self._fixed,
             dimension=vector.size if vector.size > 0 else self._dimension(vector),
         )
 
@@ -177,20 +182,28 @@ class _Reader:
                 name, f"the column {column.name} is {column.type}, which holds no text"
             )
         place = Place(column, keys)
-        return Place(column, keys, is_number=bool(keys) and self._is_number(place))
+        return Place(column, keys, json_type=self._json_type(place) if keys else "")
 
-    def _is_number(self, place: Place) -> bool:
-        """Whether the first record that has the field has a number there."""
+    def _json_type(self, place: Place) -> str:
+        """What most of the first records that have the field hold there."""
         query = sql.SQL(
-            "SELECT jsonb_typeof(v) FROM (SELECT {}::jsonb #> {} AS v FROM {}) AS found "
-            "WHERE v IS NOT NULL AND jsonb_typeof(v) <> 'null' LIMIT 1"
+            "SELECT jsonb_typeof(v) FROM (SELECT {}::jsonb #> {} AS v FROM {} AS stored WHERE {}) "
+            "AS found WHERE v IS NOT NULL AND jsonb_typeof(v) <> 'null' LIMIT %s"
         ).format(
             sql.Identifier(place.column.name),
-            sql.Literal(list(place.keys)),
+            keys_literal(place.keys),
             self._address.table.identifier,
+            self._is_of_collection(),
         )
-        row = self._connection.execute(query).fetchone()
-        return row is not None and row[0] == "number"
+        types = [str(row[0]) for row in self._connection.execute(query, [_SAMPLE_ROWS])]
+        return max(types, key=types.count) if types else ""
+
+    def _is_of_collection(self) -> sql.Composable:
+        conditions: list[sql.Composable] = [
+            sql.SQL("{} = {}").format(place.read(), sql.Literal(value.replace("%", "%%")))
+            for place, value in self._fixed
+        ]
+        return sql.SQL(" AND ").join([*conditions, sql.SQL("true")])
 
     def _id(self, field: Field | None) -> Place:
         if field is not None:
@@ -234,11 +247,12 @@ class _Reader:
     def _dimension(self, vector: Column) -> int | None:
         name = sql.Identifier(vector.name)
         # The type's output is the same wherever the extension is installed.
-        query = sql.SQL("SELECT {0}::text FROM {1} WHERE {0} IS NOT NULL LIMIT 1")
-        row = self._connection.execute(
-            query.format(name, self._address.table.identifier)
-        ).fetchone()
-        return None if row is None else str(row[0]).count(",") + 1
+        query = sql.SQL(
+            "SELECT {0}::text FROM {1} AS stored WHERE {0} IS NOT NULL AND {2} LIMIT %s"
+        ).format(name, self._address.table.identifier, self._is_of_collection())
+        rows = self._connection.execute(query, [_SAMPLE_ROWS]).fetchall()
+        found = [str(text).count(",") + 1 for (text,) in rows]
+        return max(found, key=found.count) if found else None
 
     def _column(self, name: str, column: str) -> Column:
         if column not in self._columns:

@@ -20,7 +20,7 @@ from undrift.stores._pg_adopted_layout import AdoptedLayout, Column, Place, keys
 _STAMPS = """
 SELECT {id}, %(namespace)s::text, {owner}, {kind}, {entity_id},
        coalesce({stamp} ->> 'fingerprint', ''), coalesce({stamp} ->> 'text_hash', ''),
-       CASE WHEN {vector} IS NULL THEN '' ELSE {model} END, {version},
+       CASE WHEN {is_lost} THEN '' ELSE {model} END, {version},
        CASE WHEN {stamp} ->> 'fingerprint' IS NULL THEN {text} END
 FROM {table} AS stored
 WHERE {of_owners} AND {is_managed}"""
@@ -49,13 +49,13 @@ SELECT {id}, %(namespace)s::text, {owner}, {kind}, {entity_id},
        {version}, {text}, coalesce({metadata}, '{{}}'::jsonb)::text,
        1 - ({vector} OPERATOR({schema}.<=>) %(vector)s) AS score
 FROM {table} AS stored
-WHERE {of_owners} AND {is_managed} AND {vector} IS NOT NULL AND {model} = %(model)s
+WHERE {of_owners} AND {is_managed} AND NOT {is_lost} AND {model} = %(model)s
   AND (%(kinds)s::text[] IS NULL OR {kind} = ANY(%(kinds)s::text[]))
 ORDER BY 0 + ({vector} OPERATOR({schema}.<=>) %(vector)s), 1
 LIMIT %(limit)s"""
 _LOCK_TEXTS = """
 SELECT {id}, {text} FROM {table} AS stored
-WHERE {of_ids} AND {is_managed} AND {stamp} ->> 'fingerprint' IS NULL AND {vector} IS NOT NULL
+WHERE {of_ids} AND {is_managed} AND {stamp} ->> 'fingerprint' IS NULL AND NOT {is_lost}
   AND {model_of_unstamped} = %(model)s
 FOR UPDATE"""
 _NEW = """
@@ -68,10 +68,11 @@ UPDATE {table} AS stored SET {assignments}, {vector_name} = new.embedding
 FROM {new_vectors}
 WHERE {is_id_of_new} AND {is_managed_for_new} AND {version} < new.version"""
 _RESTAMP = """
-UPDATE {table} AS stored SET {assignments}
+UPDATE {table} AS stored SET {stamp_column} = CASE
+    WHEN {stamp} ->> 'fingerprint' IS NULL THEN {only_stamped} ELSE {stamped} END
 FROM {new}
 WHERE {is_id_of_new} AND {is_managed_for_new} AND {version} < new.version
-  AND {vector} IS NOT NULL AND ({stamp} ->> 'fingerprint' IS NULL
+  AND NOT {is_lost} AND ({stamp} ->> 'fingerprint' IS NULL
       OR {stamp} ->> 'text_hash' = new.text_hash AND {stamp} ->> 'model' = new.model)"""
 _INSERT = """
 INSERT INTO {table} ({columns}, {vector_name})
@@ -87,7 +88,8 @@ WHERE {id_column} = gone.vector_id{id_cast} AND {owner} = gone.owner_id
   AND {version} = gone.version AND {is_managed}"""
 
 _STORED = sql.Identifier("stored")
-_INTEGER = "^-?[0-9]{1,15}$"
+_VERSION = "^[0-9]{1,16}$"
+_NUMBER = "^-?(0|[1-9][0-9]{0,17})$"
 
 
 class AdoptedStatements:
@@ -113,7 +115,7 @@ class AdoptedStatements:
 
     def _expressions(self, vector_schema: str) -> Mapping[str, sql.Composable]:
         layout = self._layout
-        stamp = _within(layout.stamp, (STAMP_KEY,))
+        stamp = self._valid_stamp()
         vector = _column_of_stored(layout.vector)
         id_cast = sql.SQL("::uuid" if layout.id.column.type == "uuid" else "::text")
         id_column = _column_of_stored(layout.id.column)
@@ -136,14 +138,24 @@ class AdoptedStatements:
             "metadata": sql.SQL("({} - {})").format(
                 _within(layout.stamp, ()), sql.Literal(STAMP_KEY)
             ),
-            "version": _version(stamp),
+            # The version of a stamp that no longer counts is still one to rise above.
+            "version": _version(_within(layout.stamp, (STAMP_KEY,))),
             "vector": vector,
+            "is_lost": self._is_lost(vector, vector_schema),
             "vector_name": sql.Identifier(_escaped(layout.vector.name)),
             "schema": sql.Identifier(_escaped(vector_schema)),
             "of_owners": self._is_of_owners(),
             "of_ids": sql.SQL("{} = ANY(%(vector_ids)s{}[])").format(id_column, id_cast),
-            "is_managed": self._is_managed(stamp, sql.SQL("%(namespace)s")),
-            "is_managed_for_new": self._is_managed(stamp, sql.SQL("new.namespace")),
+            "is_managed": self._is_managed(sql.SQL("%(namespace)s")),
+            # Between look and write another program may have given the id to another entity.
+            "is_managed_for_new": sql.SQL(
+                "({} AND {} = new.owner_id AND {} = new.kind AND {} = new.entity_id)"
+            ).format(
+                self._is_managed(sql.SQL("new.namespace")),
+                layout.owner.read(_STORED),
+                _read(layout.kind),
+                layout.entity_id.read(_STORED),
+            ),
             "is_id_of_new": is_new,
             "new": sql.SQL(_NEW).format(more=sql.SQL(""), column=sql.SQL("")),
             "new_vectors": sql.SQL(_NEW).format(
@@ -153,11 +165,35 @@ class AdoptedStatements:
                 sql.SQL("{} = {}").format(sql.Identifier(_escaped(name)), value)
                 for name, value in assigned.items()
             ),
+            "stamp_column": sql.Identifier(_escaped(layout.stamp.column.name)),
+            "only_stamped": self._stamped(with_metadata=False),
+            "stamped": self._stamped(with_metadata=True),
             "columns": sql.SQL(", ").join(
                 sql.Identifier(_escaped(name)) for name in self._written(None)
             ),
             "values": sql.SQL(", ").join(self._written(None).values()),
         }
+
+    def _is_lost(self, vector: sql.Composable, vector_schema: str) -> sql.Composed:
+        """Whether no search finds the vector: it is gone, or of another length."""
+        layout = self._layout
+        if layout.dimension is None or layout.vector.size > 0:
+            return sql.SQL("{} IS NULL").format(vector)
+        return sql.SQL("coalesce({}.vector_dims({}) <> {}, true)").format(
+            sql.Identifier(_escaped(vector_schema)), vector, sql.Literal(layout.dimension)
+        )
+
+    def _valid_stamp(self) -> sql.Composed:
+        """The stamp, if the text is still the one that it was put beside; else null.
+
+        Another program may change the text and leave the stamp.
+        """
+        stamp = _within(self._layout.stamp, (STAMP_KEY,))
+        if self._layout.text is None:
+            return stamp
+        return sql.SQL("CASE WHEN {0} ->> 'seen' = md5({1}) THEN {0} END").format(
+            stamp, self._layout.text.read(_STORED)
+        )
 
     def _is_of_owners(self) -> sql.Composed:
         """Whether the owner is one that is asked for; a bare column keeps its index useful."""
@@ -171,7 +207,7 @@ class AdoptedStatements:
             column = _column_of_stored(owner.column)
         return sql.SQL("{} = ANY(%(owners)s::text[]::{}[])").format(column, sql.Identifier(cast))
 
-    def _is_managed(self, stamp: sql.Composable, namespace: sql.Composable) -> sql.Composed:
+    def _is_managed(self, namespace: sql.Composable) -> sql.Composed:
         layout = self._layout
         named = [layout.owner, layout.entity_id]
         named += [layout.kind] if isinstance(layout.kind, Place) else []
@@ -180,8 +216,15 @@ class AdoptedStatements:
             sql.SQL("{} IS NOT DISTINCT FROM {}").format(place.read(_STORED), _literal(value))
             for place, value in layout.fixed
         ]
+        found = _within(layout.stamp, (STAMP_KEY,))
         conditions.append(
-            sql.SQL("coalesce({} ->> 'namespace', {}) = {}").format(stamp, namespace, namespace)
+            sql.SQL("coalesce({} ->> 'namespace', {}) = {}").format(found, namespace, namespace)
+        )
+        # A stamp has no place in what is no object.
+        conditions.append(
+            sql.SQL("coalesce(jsonb_typeof({}), 'null') IN ('object', 'null')").format(
+                _within(layout.stamp, ())
+            )
         )
         return sql.SQL("({})").format(sql.SQL(" AND ").join(conditions))
 
@@ -205,7 +248,7 @@ class AdoptedStatements:
             )
         for column in {place.column.name: place.column for place in self._json_places()}.values():
             values[column.name] = self._json(column, stored)
-        for place, value in self._assigned():
+        for place, value in self._assigned(is_new=stored is None):
             if not place.keys:
                 values[place.column.name] = sql.SQL("{}::{}").format(
                     value, sql.Identifier(place.column.type)
@@ -213,14 +256,14 @@ class AdoptedStatements:
         return values
 
     def _json_places(self) -> list[Place]:
-        return [layout_place for layout_place, _ in self._assigned() if layout_place.keys] + [
-            self._layout.stamp
-        ]
+        assigned = self._assigned(is_new=True)
+        return [*(place for place, _ in assigned if place.keys), self._layout.stamp]
 
-    def _assigned(self) -> list[tuple[Place, sql.Composable]]:
+    def _assigned(self, *, is_new: bool) -> list[tuple[Place, sql.Composable]]:
+        """What is written where, beside stamp and metadata; what is fixed, in new records only."""
         layout = self._layout
         places: list[tuple[Place, sql.Composable]] = [
-            (place, _literal(value)) for place, value in layout.fixed
+            (place, _literal(value)) for place, value in layout.fixed if is_new
         ]
         places += [
             (layout.owner, sql.SQL("new.owner_id")),
@@ -243,26 +286,57 @@ class AdoptedStatements:
         found: sql.Composable = before
         if layout.stamp.column == column:
             found = _merged(found, layout.stamp.keys, sql.SQL("new.metadata"))
-        for place, value in self._assigned():
+        for place, value in self._assigned(is_new=stored is None):
             if place.column == column and place.keys:
-                as_json = sql.SQL("to_jsonb({}::numeric)" if place.is_number else "to_jsonb({})")
                 found = _merged(
                     found,
                     place.keys[:-1],
                     sql.SQL("jsonb_build_object({}, {})").format(
-                        _literal(place.keys[-1]), as_json.format(value)
+                        _literal(place.keys[-1]), _as_json(place, value)
                     ),
                 )
         if layout.stamp.column == column:
-            found = _merged(found, layout.stamp.keys, _new_stamp())
+            found = _merged(found, layout.stamp.keys, _new_stamp(sql.SQL("new.text")))
         return sql.SQL("({})::{}").format(found, sql.Identifier(column.type))
 
+    def _stamped(self, *, with_metadata: bool) -> sql.Composed:
+        """The JSON with a stamp in it, of a record whose text stays.
 
-def _new_stamp() -> sql.Composed:
+        Args:
+            with_metadata: undrift wrote the record before, so that its metadata are undrift's too.
+        """
+        stamp = self._layout.stamp
+        found = _object(sql.SQL("{}::jsonb").format(_column_of_stored(stamp.column)))
+        if with_metadata:
+            found = _merged(found, stamp.keys, sql.SQL("new.metadata"))
+        return sql.SQL("({})::{}").format(
+            _merged(found, stamp.keys, _new_stamp(self._text())),
+            sql.Identifier(stamp.column.type),
+        )
+
+    def _text(self) -> sql.Composable:
+        text = self._layout.text
+        return sql.SQL("''") if text is None else text.read(_STORED)
+
+
+def _as_json(place: Place, value: sql.Composable) -> sql.Composed:
+    """*value* as the records have it there: what they hold as a number stays one."""
+    if place.json_type == "number":
+        return sql.SQL(
+            "CASE WHEN {0} ~ {1} THEN to_jsonb(({0})::numeric) ELSE to_jsonb({0}) END"
+        ).format(value, sql.Literal(_NUMBER))
+    if place.json_type == "boolean":
+        return sql.SQL("to_jsonb(({0})::boolean)").format(value)
+    return sql.SQL("to_jsonb({})").format(value)
+
+
+def _new_stamp(text: sql.Composable) -> sql.Composed:
+    """The stamp beside *text*, which it counts with."""
     return sql.SQL(
         "jsonb_build_object({}, jsonb_build_object('namespace', new.namespace, 'fingerprint', "
-        "new.fingerprint, 'text_hash', new.text_hash, 'model', new.model, 'version', new.version))"
-    ).format(_literal(STAMP_KEY))
+        "new.fingerprint, 'text_hash', new.text_hash, 'model', new.model, 'version', new.version, "
+        "'seen', md5({})))"
+    ).format(_literal(STAMP_KEY), text)
 
 
 def _merged(before: sql.Composable, keys: tuple[str, ...], more: sql.Composable) -> sql.Composed:
@@ -292,7 +366,7 @@ def _version(stamp: sql.Composable) -> sql.Composed:
     """The stamp's version; 0 where somebody left something else there."""
     return sql.SQL(
         "CASE WHEN {0} ->> 'version' ~ {1} THEN ({0} ->> 'version')::int8 ELSE 0 END"
-    ).format(stamp, sql.Literal(_INTEGER))
+    ).format(stamp, sql.Literal(_VERSION))
 
 
 def _model_of_unstamped(layout: AdoptedLayout) -> sql.Composable:

@@ -81,7 +81,7 @@ class AdoptedPoints:
         payload = point.payload
         stored = self.stamp_in(payload)
         is_managed = self.is_managed(payload)
-        fingerprint = _text(stored, "fingerprint")
+        fingerprint = _text(stored, "fingerprint") if self.is_stamp_of_its_text(payload) else ""
         text_hash = _text(stored, "text_hash") if fingerprint else hash_of(self.text(payload))
         model = _text(stored, "model") if fingerprint else self.unstamped_model(payload)
         return Stamp(
@@ -95,6 +95,16 @@ class AdoptedPoints:
             model="" if is_lost else model,
             version=_version(stored),
         )
+
+    def is_stamp_of_its_text(self, payload: Payload) -> bool:
+        """Whether the text is still the one that the stamp was put beside.
+
+        Another program may change the text and leave the stamp.
+        """
+        return _text(self.stamp_in(payload), _SEEN) == self._seen(payload)
+
+    def _seen(self, payload: Payload) -> str:
+        return hash_of(self.text(payload))
 
     def text(self, payload: Payload) -> str | None:
         """The text, where the fields say which one it is, and there is one."""
@@ -154,12 +164,18 @@ class AdoptedPoints:
         ):
             if field is not None and field.path:
                 put_at(payload, field.path, text)
-        put_at(payload, self._layout.stamp, _stamp_json(record))
+        put_at(payload, self._layout.stamp, _stamp_json(record) | {_SEEN: self._seen(payload)})
         return payload
 
-    def beside_stamp(self, record: Record) -> Payload:
-        """What a stamp alone changes: itself and the metadata beside it."""
-        return {**_metadata(record), STAMP_KEY: _stamp_json(record)}
+    def beside_stamp(self, record: Record, before: Payload) -> Payload:
+        """What a stamp alone changes: itself, and metadata that are undrift's own.
+
+        Args:
+            before: the point's; what another program wrote there stays as it is.
+        """
+        is_own = bool(_text(self.stamp_in(before), "fingerprint"))
+        metadata = _metadata(record) if is_own else {}
+        return {**metadata, STAMP_KEY: _stamp_json(record) | {_SEEN: self._seen(before)}}
 
     def grave_of(self, stone: Tombstone) -> Payload:
         """The payload of a tombstone."""
@@ -168,6 +184,9 @@ class AdoptedPoints:
         grave = {"namespace": self._namespace, **fields, "deleted": 1}
         put_at(payload, self._layout.stamp, grave)
         return payload
+
+
+_SEEN = "seen"
 
 
 def _metadata(record: Record) -> dict[str, object]:

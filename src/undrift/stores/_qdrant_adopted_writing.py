@@ -186,7 +186,7 @@ class AdoptedWriting:
         identity = (self._read.owner(payload), *self._read.identity(payload))
         if standing not in (Standing.STAMPED, Standing.UNSTAMPED) or identity != record.stamp[2:5]:
             return False
-        if standing is Standing.STAMPED:
+        if standing is Standing.STAMPED and self._read.is_stamp_of_its_text(payload):
             return True  # the condition compares it
         stamp = self._read.stamp_of(point, is_lost=False)
         return stamp[6:8] == record.stamp[6:8]  # text_hash and model
@@ -194,12 +194,13 @@ class AdoptedWriting:
     def _change(self, record: Record, point: FoundPoint) -> Change:
         stamp, field = record.stamp, self._layout.stamp_field
         if self._read.standing(point.payload) is Standing.STAMPED:
-            is_meant = every(
-                self._is_ours,
-                Not(AtLeast(field("version"), stamp.version)),
-                Equals(field("text_hash"), stamp.text_hash),
-                Equals(field("model"), stamp.model),
+            of_this = (
+                (Equals(field("text_hash"), stamp.text_hash), Equals(field("model"), stamp.model))
+                if self._read.is_stamp_of_its_text(point.payload)
+                else self._same_text(point.payload)
             )
+            is_newer = Not(AtLeast(field("version"), stamp.version))
+            is_meant = every(self._is_ours, is_newer, *of_this)
         else:
             is_meant = every(self._has_no_stamp, *self._same_text(point.payload))
         where = every(
@@ -209,7 +210,7 @@ class AdoptedWriting:
             is_meant,
         )
         into = json_path(self._layout.above_stamp)
-        return Change(self._read.beside_stamp(record), where, into)
+        return Change(self._read.beside_stamp(record, point.payload), where, into)
 
     def _same_text(self, payload: Payload) -> Iterator[Condition]:
         """That the text is still the one that was read.

@@ -55,6 +55,7 @@ from undrift.stores._records import (
     storable,
     tombstones_of,
 )
+from undrift.stores.collections import CollectionSample
 
 # Older ones have not been tested, and what keeps two writers of a key apart is young.
 _OLDEST = (0, 40)
@@ -80,6 +81,14 @@ def open_at(
 
         return AdoptedLanceDbStore(parse(url), namespace=namespace, fields=fields)
     return LanceDbStore(parse(url), namespace=namespace, keep_text=keep_text)
+
+
+def sample_collection(url: str, limit: int) -> CollectionSample | None:
+    """Some rows of the table at *url*; None where there is none of another program."""
+    from undrift.stores._lance_sample import sample_table
+
+    _refuse_old_driver()
+    return sample_table(parse(url), limit)
 
 
 def _refuse_old_driver() -> None:

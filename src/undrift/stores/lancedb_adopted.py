@@ -45,6 +45,9 @@ from undrift.stores._listing import OwnerListing
 from undrift.stores._nearest import nearest
 from undrift.stores._records import batch_of, deletions_of, storable, tombstones_of
 
+SEARCH_ROWS = 4_096
+"""Vectors compared at once."""
+
 CHANGE_DIMENSION = (
     "the collection was filled with vectors of another model: set embedder.name in undrift.toml to "
     "the one that filled it"
@@ -127,7 +130,7 @@ class AdoptedLanceDbStore:
         table, rows = self._open()
         for part in layout.parts(storable(vector_ids)):
             known = self._ledger.under(part)
-            for batch in self._database.rows(table, rows.under(part), rows.schema.names):
+            for batch in self._database.rows(table, rows.under(part), rows.named):
                 for found in rows.read(batch):
                     yield rows.stamp_of(found, known.get(rows.id_of(found)))
 
@@ -155,7 +158,7 @@ class AdoptedLanceDbStore:
         """The nearest records of *owner_id* and *model* by cosine, compared one by one."""
         if limit < 1 or not is_storable_id(owner_id):
             return []
-        table, rows = self._open()
+        rows = self._open()[1]
         if rows.dimension != len(vector):
             raise DimensionMismatch(
                 expected=len(vector), found=rows.dimension, model=model, fix=CHANGE_DIMENSION
@@ -244,7 +247,7 @@ class AdoptedLanceDbStore:
         for part in layout.parts(storable(owners)):
             if where := rows.of_owners(part):
                 known = self._ledger.of_owners(part)
-                for batch in self._database.rows(table, where, rows.schema.names):
+                for batch in self._database.rows(table, where, rows.named):
                     for found in rows.read(batch):
                         yield rows, found, known.get(rows.id_of(found))
 
@@ -256,20 +259,25 @@ class AdoptedLanceDbStore:
         matches: dict[str, Match],
     ) -> Iterator[Sequence[tuple[str, bytes]]]:
         """Yield ids with their vectors, and note in *matches* what they are."""
+        chunk = []
         for rows, found, known in self._of_owners([owner_id]):
             stamp = rows.stamp_of(found, known)
             is_asked = stamp.model == model and (kinds is None or stamp.kind in kinds)
             if is_asked and found.vector is not None and rows.is_managed(found, known):
                 text = rows.text_of(found) or ""
                 matches[stamp.vector_id] = Match(stamp, 0.0, text, rows.metadata_of(found))
-                yield [(stamp.vector_id, found.vector.tobytes())]
+                chunk.append((stamp.vector_id, found.vector.tobytes()))
+            if len(chunk) == SEARCH_ROWS:
+                yield chunk
+                chunk = []
+        if chunk:
+            yield chunk
 
     def _all_owners(self) -> Iterator[str]:
-        """The owners that rows name; of those, whoever has only unmanaged ones has no stamps."""
         table, rows = self._open()
-        managed = set()
-        for batch in self._database.rows(
-            table, f"{rows.owner.name} IS NOT NULL", rows.schema.names
-        ):
-            managed.update(rows.entity(one)[0] for one in rows.read(batch) if all(rows.entity(one)))
-        return iter(managed)
+        others = self._ledger.of_others()
+        where = f"{rows.owner.name} IS NOT NULL"
+        for batch in self._database.rows(table, where, rows.named):
+            for found in rows.read(batch):
+                if rows.is_managed(found, others.get(rows.id_of(found))):
+                    yield rows.entity(found)[0]

@@ -60,7 +60,7 @@ from undrift.stores._records import Batch, Fenced, batch_of, deletions_of, stora
 
 _ATOMIC_RECORDS = 1_000_000
 
-# One number for all tables: writers of different ones need not wait, but hardly ever meet.
+# By the table's name: the database is the same, however it is reached.
 _LOCK_WRITERS = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
 
@@ -251,7 +251,7 @@ class AdoptedPgvectorStore:
             done = self._claims.put(connection, claim, replacing=replacing)
             if done is None and replacing is None:
                 with connection.transaction():
-                    connection.execute(_LOCK_WRITERS, [self._address.location])
+                    connection.execute(_LOCK_WRITERS, [str(self._address.table)])
                     self._claims.create(connection)
                 done = self._claims.put(connection, claim, replacing=replacing)
         return done is True
@@ -300,7 +300,7 @@ class AdoptedPgvectorStore:
         left_out: frozenset[str] = frozenset()
         with self._session("write") as connection:
             with connection.transaction():
-                connection.execute(_LOCK_WRITERS, [self._address.location])
+                connection.execute(_LOCK_WRITERS, [str(self._address.table)])
                 reach("store.publish.begun")
                 if fenced is not None:
                     left_out = fenced.hold(connection)

@@ -116,7 +116,7 @@ class AdoptionContract(ABC):
 
     def stamped(self, of: ForeignRecord, *, version: int = 1) -> Record:
         """A stamp alone, at the place where *of* lies."""
-        wanted = restamp(self.wanted(of), version=version, metadata={"title": "a title"})
+        wanted = restamp(self.wanted(of), version=version, metadata={"extra": "of the source"})
         return wanted._replace(stamp=wanted.stamp._replace(vector_id=of.id))
 
     # --- what is there ------------------------------------------------------------------------
