@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import count
 
 import numpy as np
@@ -12,8 +13,9 @@ import pytest
 
 from support.postgres import PostgresServer
 from undrift.adoption import Field, StoreFields
-from undrift.testing._store_adoption import KIND, AdoptionContract, ForeignRecord
-from undrift.testing.builders import MODEL
+from undrift.state import ClaimableStore
+from undrift.testing._store_adoption import KIND, OWNER, AdoptionContract, ForeignRecord
+from undrift.testing.builders import DIMENSION, MODEL, vectors
 
 COLLECTION = "11111111-1111-1111-1111-111111111111"
 
@@ -60,12 +62,15 @@ class TestJsonTable(Table):
             fixed={"collection_id": COLLECTION},
         )
 
-    def write_foreign(self, location: str, records: Sequence[ForeignRecord]) -> None:
+    def _create(self, location: str) -> None:
         self._run(
             location,
             "CREATE TABLE IF NOT EXISTS {table} (id varchar PRIMARY KEY, collection_id uuid, "
             "embedding vector, document varchar, cmetadata jsonb)",
         )
+
+    def write_foreign(self, location: str, records: Sequence[ForeignRecord]) -> None:
+        self._create(location)
         rows = [
             (r.id, COLLECTION, _text(r), r.text, json.dumps(self._metadata(r))) for r in records
         ]
@@ -98,6 +103,39 @@ class TestJsonTable(Table):
         if record.entity_id is not None:
             found["exp%id"] = record.entity_id
         return found
+
+    def test_another_collection_of_the_table_says_nothing_of_this_one(
+        self, location: str, opened: Callable[..., ClaimableStore]
+    ) -> None:
+        """Its vectors may have other components, and its owners be text."""
+        other = "22222222-2222-2222-2222-222222222222"
+        self._create(location)
+        self._run(
+            location,
+            "INSERT INTO {table} VALUES ('other', %s, '[1,2,3]', 'text', "
+            '\'{{"user": {{"id": "7"}}, "exp%%id": "e9"}}\')',
+            [(other,)],
+        )
+        self.write_foreign(location, [self.foreign(1)])
+        store = opened()
+        assert store.describe().dimension == DIMENSION
+        store.publish([self.wanted(self.foreign(2))], [])
+        found = self.raw(location)
+        assert {record.owner for record in found.values() if record.id != "other"} == {7}
+        assert store.unmanaged(["7"]) == {"7": 1}
+
+    def test_a_vector_of_other_components_counts_as_lost(
+        self, location: str, opened: Callable[..., ClaimableStore]
+    ) -> None:
+        """No search could compare it."""
+        odd = replace(self.foreign(2), vector=np.ones(3, dtype=np.float32))
+        self.write_foreign(location, [self.foreign(1), self.foreign(3), odd])
+        store = opened()
+        lost = {stamp.entity_id for stamp in store.stamps([OWNER]) if not stamp.model}
+        assert lost == {"e2"}
+        query = vectors(1)[0]
+        found = store.search(OWNER, query, model=MODEL, kinds=None, limit=9)
+        assert {match.stamp.entity_id for match in found} == {"e1", "e3"}
 
 
 class TestColumnsTable(Table):
@@ -149,6 +187,18 @@ class TestColumnsTable(Table):
             )
         assert len(found) == len(rows)
         return found
+
+    def test_json_that_is_no_object_is_never_overwritten(
+        self, location: str, opened: Callable[..., ClaimableStore]
+    ) -> None:
+        """There is no place for a stamp in it, so that the record is not managed."""
+        self.write_foreign(location, [self.foreign(1)])
+        self._run(location, "UPDATE {table} SET meta = '[1, 2]'")
+        store = opened()
+        assert list(store.stamps([OWNER])) == []
+        assert store.unmanaged([OWNER]) == {OWNER: 1}
+        store.publish([self.stamped(self.foreign(1))], [])
+        assert self._run(location, "SELECT meta::text FROM {table}") == [("[1, 2]",)]
 
 
 def _text(record: ForeignRecord) -> str | None:

@@ -5,6 +5,7 @@ Each is written by that very program, and its own search is asked afterwards.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from typing import Any
@@ -19,6 +20,7 @@ from support.sides import CountingEmbedder, Database
 from undrift import Field, Outcome, StoreFields, SyncStatus, Undrift, UnsupportedError
 from undrift.errors import ConfigError
 from undrift.heal import NO_HEALING
+from undrift.ports import Record
 
 LAYOUT = DocumentsLayout()
 COLLECTION = "careers"
@@ -356,3 +358,79 @@ def test_only_adopted_collections_are_stamped(postgres_url: str) -> None:
         pytest.raises(UnsupportedError, match="nothing to stamp"),
     ):
         list(sides.stamp())
+
+
+def set_text(adopted: Adopted, id_: str, expression: str) -> None:
+    """Change a record's text alone, as SQL does; *expression* says how, of ``text``."""
+    if adopted.writer == "mastra":
+        old = "(metadata ->> 'text')"
+        value = (
+            f"jsonb_set(metadata, '{{text}}', to_jsonb(({expression.replace('text', old)})::text))"
+        )
+        column = "metadata"
+    else:
+        column = {"langchain": "document", "llamaindex": "text"}[adopted.writer]
+        value = expression.replace("text", column)
+    adopted.run(f"UPDATE {adopted.table} SET {column} = {value} WHERE {adopted.id} = '{id_}'")
+
+
+def texts(adopted: Adopted) -> dict[str, str]:
+    column = {
+        "langchain": "document",
+        "llamaindex": "text",
+        "mastra": "metadata ->> 'text'",
+    }[adopted.writer]
+    return dict(adopted.run(f"SELECT {adopted.id}, {column} FROM {adopted.table}"))
+
+
+def test_a_text_that_is_changed_beside_its_stamp_is_seen(adopted: Adopted) -> None:
+    """The stamp stays where it was, and counts no more."""
+    assert all(report.is_in_sync for report in adopted.sides.sync_all())
+    set_text(adopted, f"{adopted.writer}-1-exp_0", "'Another' || text")
+    assert found(list(adopted.sides.check_all())) == {"1": {"changed": {"experience:exp_0"}}}
+    assert all(report.is_in_sync for report in adopted.sides.sync_all())
+    assert texts(adopted)[f"{adopted.writer}-1-exp_0"] == "Engineer 0 at Acme 1. built 1-0"
+    assert found(list(adopted.sides.check_all())) == {}
+
+
+def test_a_stamp_leaves_blanks_long_texts_and_the_programs_own_metadata_alone(
+    adopted: Adopted,
+) -> None:
+    """Undrift compares the beginning of a text, and writes none."""
+    long = "x" * 30_000
+    adopted.run(
+        "UPDATE profiles SET filtered_data = jsonb_set(filtered_data, "
+        f"'{{experiences,1,description}}', '\"{long}\"') WHERE user_id = 1"
+    )
+    set_text(adopted, f"{adopted.writer}-1-exp_0", "'  ' || text || E'\\n'")
+    set_text(adopted, f"{adopted.writer}-1-exp_1", f"'Engineer 1 at Acme 1. {long}'")
+    adopted.run(
+        f"UPDATE {adopted.table} SET {adopted.metadata} = "
+        f'({adopted.metadata}::jsonb || \'{{"title": "its own"}}\')'
+    )
+    before = texts(adopted)
+    assert [stamped.stamped for stamped in adopted.sides.stamp()] == [4] * 5
+    assert texts(adopted) == before
+    assert len(before[f"{adopted.writer}-1-exp_1"]) > 30_000
+    assert all('"title": "its own"' in metadata for metadata, _ in adopted.rows().values())
+
+
+def test_a_record_that_is_given_to_another_user_meanwhile_is_not_taken_back(
+    adopted: Adopted,
+) -> None:
+    """Neither by a stamp nor by a write that was planned before."""
+    id_ = f"{adopted.writer}-1-exp_0"
+    given = {"user_id": 2, "exp": "exp_9"}
+    store = adopted.sides._connections.store
+    (planned,) = [stamp for stamp in store.stamps(["1"]) if stamp.vector_id == id_]
+    adopted.run(
+        f"UPDATE {adopted.table} SET {adopted.metadata} = "
+        f"({adopted.metadata}::jsonb || '{json.dumps(given)}')"
+        f" WHERE {adopted.id} = '{id_}'"
+    )
+    before = adopted.rows()
+    stamp = planned._replace(fingerprint="f" * 32, version=1)
+    vector = adopted.embedder.embed(["anything"])[0]
+    store.publish([Record(stamp, adopted.written[0]["text"], "{}", None)], [])
+    store.publish([Record(stamp, "anything", "{}", vector)], [])
+    assert adopted.rows() == before
