@@ -1,0 +1,25 @@
+"""The figures that pages give are those that the benchmarks wrote."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_table_of_speeds_is_that_of_the_last_run_of_the_benchmark() -> None:
+    """Every store that was measured has its row, with just these figures."""
+    measured = json.loads((ROOT / "benchmarks/results/stores.json").read_text())
+    page = (ROOT / "docs/reference/stores.md").read_text()
+    assert len(measured) >= 7
+    for figures in measured.values():
+        cells = (
+            f"{figures['bulk_rows_per_second']:,}",
+            figures["bulk_by_bare"],
+            f"{figures['rewrite_rows_per_second']:,}",
+            figures["one_owner_milliseconds"],
+            f"{figures['stamps_per_second']:,}",
+            figures["search_milliseconds"],
+        )
+        assert f"| {' | '.join(map(str, cells))} |" in page
