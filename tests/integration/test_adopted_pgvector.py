@@ -15,12 +15,13 @@ import pytest
 
 from support.adopters import Program, Written
 from support.layouts import DocumentsLayout
-from support.postgres import PostgresServer
+from support.postgres import PostgresServer, with_login
 from support.sides import CountingEmbedder, Database
 from undrift import Field, Outcome, StoreFields, SyncStatus, Undrift, UnsupportedError
 from undrift.errors import ConfigError
 from undrift.heal import NO_HEALING
-from undrift.ports import Record
+from undrift.ports import Deletion, Record
+from undrift.stores import open_store
 
 LAYOUT = DocumentsLayout()
 COLLECTION = "careers"
@@ -434,3 +435,23 @@ def test_a_record_that_is_given_to_another_user_meanwhile_is_not_taken_back(
     store.publish([Record(stamp, adopted.written[0]["text"], "{}", None)], [])
     store.publish([Record(stamp, "anything", "{}", vector)], [])
     assert adopted.rows() == before
+
+
+def test_a_role_that_may_not_write_is_told_what_its_owner_has_to_run(
+    adopted: Adopted, postgres_server: PostgresServer
+) -> None:
+    """And that is all that was missing: the claims lie in undrift's own schema."""
+    assert all(report.is_in_sync for report in adopted.sides.sync_all())
+    role = f"reader_{adopted.writer}"
+    postgres_server.create_role(role, "secret")
+    adopted.run(f"GRANT SELECT ON {adopted.table} TO {role}")
+    url = f"{with_login(adopted.url, role, 'secret')}?table=public.{adopted.table}"
+    (stamp, *_) = adopted.sides._connections.store.stamps(["1"])
+    gone = Deletion("1", stamp.vector_id, stamp.version)
+    with closing(open_store(url, fields=adopted.fields())) as store:
+        with pytest.raises(ConfigError, match="may not write") as caught:
+            store.publish([], [gone])
+        for statement in caught.value.fix.removeprefix("let the owner run: ").split("; "):
+            adopted.run(statement)
+        store.publish([], [gone])
+    assert stamp.vector_id not in adopted.rows()

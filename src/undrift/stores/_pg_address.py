@@ -82,6 +82,16 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AdoptedTable(Table):
+    """A table of another program's; what undrift keeps besides lies in its own schema."""
+
+    @property
+    def claims(self) -> sql.Identifier:
+        """The table of claims in a statement."""
+        return sql.Identifier(DEFAULT_SCHEMA, CLAIMS_TABLE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
     """Where a pgvector store is.
 

@@ -46,6 +46,7 @@ from undrift.stores._pg_address import (
     DEFAULT_SCHEMA,
     HALF,
     WHOLE,
+    AdoptedTable,
     Table,
     VectorType,
     parse_address,
@@ -85,7 +86,8 @@ class AdoptedPgvectorStore:
 
     def __init__(self, url: str, *, namespace: str, fields: StoreFields) -> None:
         address = parse_address(url, schema="public")
-        self._address = address
+        table = AdoptedTable(schema=address.table.schema, name=address.table.name)
+        self._address = address = replace(address, table=table)
         self._fields = fields
         self._namespace = namespace
         self._claims = AdoptedClaims(address, namespace)
