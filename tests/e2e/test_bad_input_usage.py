@@ -65,7 +65,7 @@ def test_wrong_flags_exit_2_and_do_nothing(shell: Shell, line: str, what: str, w
         ("[store]\nkeep_txt = true", "store.keep_txt", "'keep_text'?"),
         ("[embeder]\nname = 'local'", "embeder", "'embedder'?"),
         ("[[entity]]\nkind = 'note'\npth = 'notes[*]'", "entity.0.pth", "'path'?"),
-        ("[store]\nzzz = 1", "store.zzz", "there are: keep_text, namespace, url"),
+        ("[store]\nzzz = 1", "store.zzz", "there are: fields, keep_text, namespace, url"),
     ],
 )
 def test_unknown_key_in_the_file_names_the_nearest(

@@ -30,7 +30,6 @@ import pytest
 
 # Before the parts are imported: pytest explains the failed assertions of modules it knows of.
 pytest.register_assert_rewrite(
-    "undrift.testing._store_adoption",
     "undrift.testing._store_claims",
     "undrift.testing._store_enumeration",
     "undrift.testing._store_fencing",
