@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
+from undrift.errors import ConfigError
 from undrift.fingerprint import storable_text, text_hash
 from undrift.mapping import MAX_EMBEDDED_CHARACTERS
 
 STAMP_KEY = "undrift"
 """The key under which a stamp lies among another program's fields."""
+
+# As many digits as 64 bits always hold.
+_INTEGER = re.compile("0|-?[1-9][0-9]{0,17}")
 
 
 def hash_of(text: str | None) -> str:
@@ -45,3 +50,23 @@ def put_at(fields: dict[str, object], path: Sequence[str], value: object) -> Non
         fields[key] = dict(inner) if isinstance(inner, Mapping) else {}
         fields = fields[key]  # type: ignore[assignment]
     fields[last] = value
+
+
+def as_number(id_: str) -> int | None:
+    """The number that *id_* spells just as it would be printed; None if it spells none."""
+    return int(id_) if _INTEGER.fullmatch(id_) else None
+
+
+def typed(id_: str, *, is_number: bool) -> str | int:
+    """*id_* as the other program stores ids: what it holds as a number stays one."""
+    number = as_number(id_) if is_number else None
+    return id_ if number is None else number
+
+
+def misfit(location: str, why: str, fix: str) -> ConfigError:
+    """The collection at *location* is not as the fields say; *fix* ends before "[store.fields]"."""
+    return ConfigError(
+        "The collection is not as [store.fields] says",
+        why=f"{location}: {why}.",
+        fix=f"{fix} [store.fields] of undrift.toml; `undrift init` proposes one",
+    )

@@ -8,16 +8,14 @@ only as long as the text is the one that it was put to, of which it has a digest
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from undrift.adoption import UNSTATED_MODEL, Field, StoreFields
-from undrift.errors import ConfigError
 from undrift.fingerprint import canonical_json
 from undrift.model import Stamp
 from undrift.ports import Match, Record
-from undrift.stores._adopted import STAMP_KEY, hash_of, id_at
+from undrift.stores._adopted import STAMP_KEY, as_number, hash_of, id_at, misfit, typed
 from undrift.stores._chroma_api import PAGE_RECORDS, Collection, Put, Row, Where, pages_of
 from undrift.stores._chroma_codec import Standing
 from undrift.stores._chroma_records import any_of, sendable, text_in, version_in
@@ -29,7 +27,6 @@ DOCUMENT = "document"
 SAMPLE_RECORDS = 100
 
 _STAMP_PARTS = ("namespace", "fingerprint", "text_hash", "model", "version", "seen")
-_INTEGER = re.compile("0|-?[1-9][0-9]{0,17}")
 
 # Chroma refuses the first two, and the server fails for good when it meets the third.
 _RESERVED = ("#", "$", "chroma:")
@@ -67,7 +64,7 @@ class AdoptedRecords:
         """Lets records of *owners* pass, whether their ids are texts or numbers."""
         key = key_of(self.fields.owner)
         texts = any_of(key, owners)
-        numbers = [int(owner) for owner in owners if _INTEGER.fullmatch(owner)]
+        numbers = [number for number in map(as_number, owners) if number is not None]
         return {"$or": [texts, any_of(key, numbers)]} if numbers else texts
 
     def of_managed(self) -> None:
@@ -160,10 +157,8 @@ class AdoptedRecords:
         for path, value in fields.fixed.items():
             if str(metadata.get(path)) != value:
                 metadata[path] = value
-        metadata[key_of(fields.owner)] = _typed(stamp.owner_id, is_number=self.owner_is_number)
-        metadata[key_of(fields.entity_id)] = _typed(
-            stamp.entity_id, is_number=self.entity_is_number
-        )
+        metadata[key_of(fields.owner)] = typed(stamp.owner_id, is_number=self.owner_is_number)
+        metadata[key_of(fields.entity_id)] = typed(stamp.entity_id, is_number=self.entity_is_number)
         for field, value in ((fields.kind, stamp.kind), (fields.model, stamp.model)):
             if key_of(field):
                 metadata[key_of(field)] = value
@@ -259,18 +254,18 @@ def require_fields(collection: Collection, fields: StoreFields, *, location: str
         ConfigError: they are not.
     """
     if fields.id is not None:
-        raise _misfit(location, "a record has one id, Chroma's own", "leave id out of")
+        raise misfit(location, "a record has one id, Chroma's own", "leave id out of")
     if fields.vector is not None:
-        raise _misfit(location, "a record has one vector", "leave vector out of")
+        raise misfit(location, "a record has one vector", "leave vector out of")
     for name in ("owner", "kind", "entity_id", "model"):
         if key_of(getattr(fields, name)) == DOCUMENT:
-            raise _misfit(location, f"{name} cannot be the document", f"correct {name} in")
+            raise misfit(location, f"{name} cannot be the document", f"correct {name} in")
     sample = _sample(collection, fields)
     for name, field in (("owner", fields.owner), ("entity_id", fields.entity_id)):
         if not sample or any(id_at(metadata, [key_of(field)]) for metadata in sample):
             continue
         there = sorted({key for metadata in sample for key in metadata} | {DOCUMENT})
-        raise _misfit(
+        raise misfit(
             location,
             f"none of {len(sample)} records has {field} as a text or a whole number; there are "
             f"{', '.join(there)}",
@@ -294,10 +289,6 @@ def _is_number(field: Field, sample: Sequence[Fields]) -> bool:
     return isinstance(first, int) and not isinstance(first, bool)
 
 
-def _typed(id_: str, *, is_number: bool) -> str | int:
-    return int(id_) if is_number and _INTEGER.fullmatch(id_) else id_
-
-
 def _flat(record: Record) -> dict[str, object]:
     """The entity's metadata as Chroma can hold them: what is no plain value becomes JSON."""
     metadata: dict[str, object] = json.loads(record.metadata_json)
@@ -306,11 +297,3 @@ def _flat(record: Record) -> dict[str, object]:
         for name, value in metadata.items()
         if name and not name.startswith(_RESERVED)
     }
-
-
-def _misfit(location: str, why: str, fix: str) -> ConfigError:
-    return ConfigError(
-        "The collection is not as [store.fields] says",
-        why=f"{location}: {why}.",
-        fix=f"{fix} [store.fields] of undrift.toml; `undrift init` proposes one",
-    )

@@ -8,7 +8,6 @@ has the vector and the text that it was put to.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -23,9 +22,7 @@ from undrift.fingerprint import canonical_json
 from undrift.model import Stamp
 from undrift.ports import Record, Vectors
 from undrift.stores import _lance_layout as layout
-from undrift.stores._adopted import hash_of, id_at, put_at, value_at
-
-_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
+from undrift.stores._adopted import as_number, hash_of, id_at, put_at, value_at
 
 Row = Mapping[str, object]
 
@@ -322,7 +319,7 @@ def _paths(schema: pa.Schema) -> Iterator[str]:
 def _is_any(place: _Place, ids: Sequence[str]) -> str:
     if _is_text(place.type):
         return layout.any_of(place.name, ids)
-    numbers = [id_ for id_ in ids if _INTEGER.fullmatch(id_)]
+    numbers = [id_ for id_ in ids if as_number(id_) is not None]
     return f"{place.name} IN ({','.join(numbers)})" if numbers else ""
 
 
@@ -332,7 +329,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 def _as(kind: pa.DataType | None, value: str) -> object:
     """An id as the column holds it; the source's owner 7 is the number 7 there."""
-    is_number = kind is not None and pa.types.is_integer(kind) and _INTEGER.fullmatch(value)
+    is_number = kind is not None and pa.types.is_integer(kind) and as_number(value) is not None
     return int(value) if is_number else value
 
 

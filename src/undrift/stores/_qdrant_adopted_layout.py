@@ -7,13 +7,12 @@ are points with nothing but such an object, and without a vector: no search find
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from undrift.adoption import Field, StoreFields
 from undrift.errors import ConfigError
-from undrift.stores._adopted import STAMP_KEY, id_at, value_at
+from undrift.stores._adopted import STAMP_KEY, as_number, id_at, misfit, typed, value_at
 from undrift.stores._qdrant_conditions import Condition, Equals, OneOf, either
 from undrift.stores._qdrant_points import FoundCollection, Index, Payload, Points, json_path
 
@@ -24,7 +23,6 @@ CHANGE_DIMENSION = (
     "the one that filled it"
 )
 
-_INTEGER = re.compile("0|-?[1-9][0-9]{0,17}")
 _TEXTS, _NUMBERS = frozenset({"keyword", "uuid"}), frozenset({"integer"})
 
 STAMP_INDEXES: Mapping[str, Index] = {
@@ -114,7 +112,7 @@ class AdoptedLayout:
         if kind not in _NUMBERS:
             alternatives.append(OneOf(self.owner_field, list(owners)))
         if kind not in _TEXTS:
-            numbers = [int(owner) for owner in owners if _INTEGER.fullmatch(owner)]
+            numbers = [number for number in map(as_number, owners) if number is not None]
             alternatives += [OneOf(self.owner_field, numbers)] if numbers else []
         return either(alternatives) if alternatives else None
 
@@ -124,11 +122,11 @@ class AdoptedLayout:
 
     def owner_value(self, owner_id: str) -> str | int:
         """*owner_id* as the collection's points hold it."""
-        return _typed(owner_id, is_number=self.owner_is_number)
+        return typed(owner_id, is_number=self.owner_is_number)
 
     def entity_value(self, entity_id: str) -> str | int:
         """*entity_id* as the collection's points hold it."""
-        return _typed(entity_id, is_number=self.entity_is_number)
+        return typed(entity_id, is_number=self.entity_is_number)
 
 
 def find_adopted(points: Points, fields: StoreFields) -> AdoptedLayout:
@@ -149,9 +147,9 @@ def find_adopted(points: Points, fields: StoreFields) -> AdoptedLayout:
     vector = _vector(found, fields.vector, points.location)
     foreign = _sample(points)
     if any('"' in key for key in (*fields.owner.path, *fields.entity_id.path)):
-        raise _misfit(points.location, "names with quotation marks", "name other fields in")
+        raise misfit(points.location, "names with quotation marks", "name other fields in")
     if fields.id is not None:
-        raise _misfit(points.location, "a point has one id, Qdrant's own", "leave id out of")
+        raise misfit(points.location, "a point has one id, Qdrant's own", "leave id out of")
     above = fields.owner.path[:-1] if fields.stamp is None else fields.stamp.path
     return AdoptedLayout(
         fields=fields,
@@ -177,7 +175,7 @@ def require_fields(points: Points, fields: StoreFields) -> None:
     for name, field in (("owner", fields.owner), ("entity_id", fields.entity_id)):
         if sample and not any(id_at(payload, field.path) for payload in sample):
             there = sorted({path for payload in sample for path in paths_in(payload)})
-            raise _misfit(
+            raise misfit(
                 points.location,
                 f"none of {len(sample)} points has {field} as a text or a whole number; there are "
                 f"{', '.join(there) or 'no fields'}",
@@ -201,14 +199,14 @@ def _vector(found: FoundCollection, field: Field | None, location: str) -> str:
     if field is None:
         if len(found.vectors) == 1:
             return next(iter(found.vectors))
-        raise _misfit(
+        raise misfit(
             location,
             f"its points' vectors are {names}, not just one",
             'name the one that is searched, as in vector = "text", in',
         )
     name = ".".join(field.path)
     if name not in found.vectors:
-        raise _misfit(location, f"it has no vector {name}; there are {names}", "correct vector in")
+        raise misfit(location, f"it has no vector {name}; there are {names}", "correct vector in")
     return name
 
 
@@ -227,15 +225,3 @@ def _is_number(field: Field, sample: Sequence[Payload]) -> bool:
 def _is_undrifts(payload: Payload) -> bool:
     """Whether a point is a tombstone or a claim: it has nothing but a stamp, however deep."""
     return next(paths_in(payload), None) is None
-
-
-def _typed(id_: str, *, is_number: bool) -> str | int:
-    return int(id_) if is_number and _INTEGER.fullmatch(id_) else id_
-
-
-def _misfit(location: str, why: str, fix: str) -> ConfigError:
-    return ConfigError(
-        "The collection is not as [store.fields] says",
-        why=f"{location}: {why}.",
-        fix=f"{fix} [store.fields] of undrift.toml; `undrift init` proposes one",
-    )

@@ -13,7 +13,6 @@ Safety:
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -41,7 +40,7 @@ from undrift.ports import (
 )
 from undrift.postgres import connect, is_usable
 from undrift.state import Claim, Expected, Fence, Tombstone
-from undrift.stores._adopted import hash_of
+from undrift.stores._adopted import as_number, hash_of
 from undrift.stores._pg_address import (
     DEFAULT_SCHEMA,
     HALF,
@@ -63,7 +62,6 @@ _ATOMIC_RECORDS = 1_000_000
 
 # By the table's name: the database is the same, however it is reached.
 _LOCK_WRITERS = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"
-_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
 
 
 class _Learned(NamedTuple):
@@ -396,7 +394,7 @@ class AdoptedPgvectorStore:
         """Those of *owners* that the owner's column can hold."""
         place = self._known.layout.owner
         if not place.keys and place.column.type in ("int2", "int4", "int8"):
-            return [owner for owner in owners if _INTEGER.fullmatch(owner)]
+            return [owner for owner in owners if as_number(owner) is not None]
         if not place.keys and place.column.type == "uuid":
             return [owner for owner in owners if is_uuid(owner)]
         return storable(owners)
