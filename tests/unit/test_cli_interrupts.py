@@ -39,7 +39,7 @@ def test_second_signal_ends_the_process_at_once() -> None:
     code = (
         "import signal\n"
         "from undrift.cli.interrupts import Interrupts\n"
-        "interrupts = Interrupts()\n"
+        "interrupts = Interrupts(clock=iter([0.0, 0.6]).__next__)\n"
         "with interrupts.caught(), interrupts.raised():\n"
         "    try:\n"
         "        signal.raise_signal(signal.SIGINT)\n"
@@ -51,6 +51,15 @@ def test_second_signal_ends_the_process_at_once() -> None:
     )
     assert done.returncode == 143
     assert done.stderr == "Stopping after what is under way; once more stops at once.\n"
+
+
+def test_signal_that_arrives_twice_is_one_signal() -> None:
+    """`timeout` sends the one it gets to its child and then to the child's group."""
+    interrupts = Interrupts(clock=iter([0.0, 0.4]).__next__)
+    with interrupts.caught():
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+    assert interrupts.received == signal.SIGTERM
 
 
 def test_lost_exception_is_raised_again_before_the_next_item() -> None:
@@ -98,7 +107,7 @@ def test_second_signal_ends_the_process_while_the_answer_waits_for_its_reader() 
     code = (
         "import signal\n"
         "from undrift.cli.interrupts import Interrupts\n"
-        "with Interrupts().caught():\n"
+        "with Interrupts(clock=iter([0.0, 0.6]).__next__).caught():\n"
         "    signal.raise_signal(signal.SIGTERM)\n"
         "    signal.raise_signal(signal.SIGTERM)\n"
         "print('unreached')\n"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -41,6 +42,11 @@ class Interrupted(KeyboardInterrupt):
         return 128 + self.number
 
 
+ECHO_SECONDS = 0.5
+"""A signal so soon behind the first is the same one again.
+
+`timeout` and shells send one to the process and to its group, and it then arrives twice.
+"""
 _ANNOUNCEMENT = b"Stopping after what is under way; once more stops at once.\n"
 
 
@@ -49,6 +55,7 @@ class Interrupts:
 
     Args:
         announce: what standard error is told at the first.
+        clock: seconds that only grow.
 
     Attributes:
         received: the first signal's number, None before there is one.
@@ -59,8 +66,14 @@ class Interrupts:
         `raise_received` where nothing has been asked of a server yet.
     """
 
-    def __init__(self, announce: Callable[[], bytes] = lambda: _ANNOUNCEMENT) -> None:
+    def __init__(
+        self,
+        announce: Callable[[], bytes] = lambda: _ANNOUNCEMENT,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.received: int | None = None
+        self._received_at = 0.0
+        self._clock = clock
         self._is_raising = False
         self._announce = announce
 
@@ -113,8 +126,10 @@ class Interrupts:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
+            if self._clock() - self._received_at < ECHO_SECONDS:
+                return
             os._exit(128 + number)
-        self.received = number
+        self.received, self._received_at = number, self._clock()
         with suppress(OSError):  # past all buffers: the signal may have come in the middle of them
             os.write(2, self._announce())
         if self._is_raising:
