@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from support.cli import Shell, experiences
 from support.embedding_server import KEY, EmbeddingProxy, Fault, Rule
 from support.watching import DEADLINE_SECONDS, leased, until, watching
+from undrift.cli.interrupts import ECHO_SECONDS
 
 
 @pytest.fixture
@@ -153,6 +155,7 @@ def test_a_second_signal_ends_it_at_once(any_shell: Shell, embedding_proxy: Embe
         until(lambda: bool(embedding_proxy.requests), "asked")
         watch.process.send_signal(signal.SIGTERM)
         watch.await_logged("watch.stopping")
+        time.sleep(2 * ECHO_SECONDS)  # sooner it would be taken for the first one again
         assert watch.end() == 143
         assert not watch.logged("watch.end")
 

@@ -171,16 +171,20 @@ def ran(run: Run, line: Line) -> bool:
 
 
 def places(line: Line, run: Run, kind: Kind, part: Part) -> list[int]:
-    """Where to strike: some of the places that a run without faults has, the first among them."""
+    """Where to strike: the places that a run without faults has, the first one first.
+
+    Not the last ones: on a slow machine a run asks more often whether a connection still lives.
+    """
     line.drift_away()
     line.proxy.order(Fault(kind, part, at=1_000_000))
     assert ran(run, line)
     found = line.proxy.seen(part)
     line.proxy.mend()
     line.world.assert_store_holds(WANTED)
-    assert found >= PLACES
-    behind = Random(f"{SEED} {kind} {part}").sample(range(2, found + 1), PLACES - 1)
-    return [1, *sorted(behind)]
+    behind = list(range(2, found * 4 // 5 + 1))
+    assert len(behind) >= PLACES
+    Random(f"{SEED} {kind} {part}").shuffle(behind)
+    return [1, *behind]
 
 
 # --- the behaviour ----------------------------------------------------------------------------
@@ -193,8 +197,12 @@ def test_fault_at_any_message_ends_in_no_lie_no_gap_and_nothing_paid_twice(
 ) -> None:
     """And the connections that broke are replaced without anybody's help."""
     kind, part, stays_down = FAULTS[name]
+    needs_no_harm = kind in ("delay", "swallow")
     harmed = 0
-    for at in places(line, run, kind, part):
+    for struck, at in enumerate(places(line, run, kind, part)):
+        # A cut may hit nothing but the question whether a connection lives; then more are tried.
+        if struck >= PLACES and (harmed or needs_no_harm):
+            break
         line.drift_away()
         line.proxy.order(Fault(kind, part, at, stays_down=stays_down))
 
@@ -210,7 +218,7 @@ def test_fault_at_any_message_ends_in_no_lie_no_gap_and_nothing_paid_twice(
         assert all(report.is_in_sync for report in line.sides.sync_all())
         line.world.assert_store_holds(WANTED)
         assert paid.isdisjoint(line.embedder.texts)
-    assert harmed or kind in ("delay", "swallow"), "no fault has done any harm"
+    assert harmed or needs_no_harm, "no fault has done any harm"
 
 
 def test_commit_without_an_answer_has_been_made(line: Line) -> None:
