@@ -65,6 +65,7 @@ if TYPE_CHECKING:
         SyncStatus,
     )
     from undrift.ports import StoreClass
+    from undrift.scan.options import CheckOptions
     from undrift.search_index import (
         IndexParameters,
         IndexProgress,
@@ -89,6 +90,7 @@ __all__ = [
     "AsyncUndrift",
     "Candidate",
     "ChangeStatus",
+    "CheckOptions",
     "Claim",
     "ConfigError",
     "Cost",
@@ -177,6 +179,7 @@ _HOMES = {
     "SyncReport": "undrift.model",
     "SyncStatus": "undrift.model",
     "StoreClass": "undrift.ports",
+    "CheckOptions": "undrift.scan.options",
     "IndexParameters": "undrift.search_index",
     "IndexProgress": "undrift.search_index",
     "IndexState": "undrift.search_index",

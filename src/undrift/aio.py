@@ -14,6 +14,7 @@ from undrift.config import Settings
 from undrift.connections import Profile, Setup
 from undrift.events import Listener, ignore
 from undrift.model import Entity, Found, Heal, Retry, SearchResult, SyncReport, SyncStatus
+from undrift.scan.options import DEFAULT_CHECK, CheckOptions
 from undrift.search_index import (
     DEFAULT_PARAMETERS,
     IndexParameters,
@@ -67,9 +68,14 @@ class AsyncUndrift:
         async for status in _in_thread(self._sides.check_owners(owners)):
             yield status
 
-    async def check_all(self) -> AsyncIterator[SyncStatus]:
+    async def check_all(self, options: CheckOptions = DEFAULT_CHECK) -> AsyncIterator[SyncStatus]:
         """See `Undrift.check_all`."""
-        async for status in _in_thread(self._sides.check_all()):
+        async for status in _in_thread(self._sides.check_all(options)):
+            yield status
+
+    async def check_changed(self, *, listener: Listener = ignore) -> AsyncIterator[SyncStatus]:
+        """See `Undrift.check_changed`."""
+        async for status in _in_thread(self._sides.check_changed(listener=listener)):
             yield status
 
     async def search(

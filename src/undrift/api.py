@@ -11,7 +11,7 @@ from typing import Self
 from undrift import service
 from undrift.adoption import StoreFields
 from undrift.changes import Triggers
-from undrift.check import check_all, check_owners
+from undrift.check import check_owners
 from undrift.config import (
     Settings,
     is_test_environment,
@@ -46,6 +46,7 @@ from undrift.ports import (
 )
 from undrift.render import Renderer
 from undrift.resolve import read_wanted, resolve_entity
+from undrift.scan.options import DEFAULT_CHECK, CheckOptions
 from undrift.search import require_known_kinds, search_owner
 from undrift.search_index import (
     DEFAULT_PARAMETERS,
@@ -141,11 +142,11 @@ class Undrift:
             raise missing_source_url()
         # Opened first: a malformed DATABASE_URL is the more useful message.
         renderer = Renderer(settings.mapping)
-        source = open_source(settings.source_url, settings.mapping, renderer.fields)
+        open_source(settings.source_url, settings.mapping, renderer.fields).close()
         if settings.store_url is None:
             raise missing_store_url(settings.source_url)
         sides = cls(
-            source=source,
+            source=settings.source_url,
             store=settings.store_url,
             state=settings.state_url,
             embedder=open_embedder(settings.embedder, settings.embedder_options),
@@ -219,18 +220,45 @@ class Undrift:
             for checked in check_owners(sides, page):
                 yield checked.status
 
-    def check_all(self) -> Iterator[SyncStatus]:
-        """Check every owner of either side.
+    def check_all(self, options: CheckOptions = DEFAULT_CHECK) -> Iterator[SyncStatus]:
+        """Check every owner of either side, or of the part that *options* name.
+
+        The store is always read, and so is the source; but of owners whose digests agree, nothing
+        is read in full, and content that was rendered before is not rendered again.
 
         Order:
-            The source's own, then owners that only the store has.
+            The source's own, then owners that only the store has; what an earlier run found comes
+            first, where one is taken up.
 
         Raises:
-            ConfigError: a side is not what the configuration says.
-            UnknownStateError: the owners could not be listed to the end; what was yielded stands.
+            ConfigError: an option is malformed, a side is not what the configuration says, or there
+                is no saved progress to take up.
+            UnknownStateError: the owners could not be listed to the end, or page after page could
+                not be read; what was yielded stands.
         """
-        for checked in check_all(self._connections.sides()):
-            yield checked.status
+        yield from self._connections.scan(options).statuses()
+
+    def check_changed(self, *, listener: Listener = ignore) -> Iterator[SyncStatus]:
+        """Check the owners who were changed since their last sync, exactly; writes nothing.
+
+        They are those whom the source's triggers have marked, and those whom the state says are to
+        be synced. No mark is taken, and nobody is kept from syncing them meanwhile. What triggers
+        do not see is not seen here; `check_all` sees it. Where a mark is for everybody, as
+        TRUNCATE leaves one, this is `check_all`, and the statuses say so in what they read.
+
+        Args:
+            listener: told how the run begins, and what the triggers do not see.
+
+        Order:
+            By owner, by code point.
+
+        Raises:
+            ConfigError: there are no triggers, no state yet, or a side is not what the
+                configuration says.
+            UnknownStateError: marks or state could not be read to the end, or page after page could
+                not be read; what was yielded stands.
+        """
+        yield from self._connections.changed_scan(listener).statuses()
 
     def search(
         self, owner: Owner, query: str, *, kinds: Sequence[str] | None = None, limit: int = 10
@@ -419,7 +447,7 @@ class Undrift:
             Works while it is iterated; a run that is given up in between is finished by the next.
         """
         options = _options(force, max_delete, max_embeddings, retry_parked, listener)
-        yield from self._connections.synchronizer(options).sync_all()
+        yield from self._connections.synchronizer(options, takes_marks=True).sync_all()
 
     def stamp(
         self, owners: Iterable[Owner] | None = None, *, listener: Listener = ignore

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from undrift.ports import Source
 
@@ -62,6 +62,20 @@ class ChangeStatus:
     def is_unwatched(self) -> bool:
         """Marks lie there for more than a day, so nobody takes them."""
         return self.oldest_seconds is not None and self.oldest_seconds > UNWATCHED_SECONDS
+
+
+class Peeked(NamedTuple):
+    """Whom marks name that nobody has taken.
+
+    Attributes:
+        owners: distinct, by code point, spelled as the source spells them.
+        is_everybody: there is a mark for everybody.
+        next_after: behind whom to go on; None where nobody comes behind these.
+    """
+
+    owners: Sequence[str]
+    is_everybody: bool
+    next_after: str | None
 
 
 class Triggers(Protocol):
@@ -148,6 +162,18 @@ class ChangeFeed(Protocol):
         Safety:
             At least once: marks are removed after *mark* has returned, exactly those that were
             read. Whatever it raises goes through, and the marks stay.
+        """
+
+    def peek(self, limit: int, after: str | None = None) -> Peeked:
+        """Whom the marks name that nobody has taken; takes, locks and writes nothing.
+
+        Args:
+            limit: at most so many owners.
+            after: only those behind this one, by code point; a mark for everybody is told always.
+
+        Raises:
+            ConfigError: nothing is installed, or the role may not look at marks.
+            SourceUnavailable: no definite answer.
         """
 
     def wait(self, seconds: float) -> None:

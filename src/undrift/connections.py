@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -20,10 +21,10 @@ from undrift.config import (
 from undrift.embedders import as_embedder, close_embedder, open_embedder
 from undrift.embedders.adapted import EmbeddingModel
 from undrift.errors import ConfigError, DimensionMismatch, UnsupportedError
-from undrift.events import StoreCreated
+from undrift.events import Listener, StoreCreated
 from undrift.fleet import fleet_pages, pages_of
 from undrift.given import GivenSource
-from undrift.ledger import Ledger
+from undrift.ledger import Ledger, config_digest
 from undrift.look import Sides
 from undrift.mapping import DocumentTable, default_entities
 from undrift.mapping import Mapping as SourceMapping
@@ -36,7 +37,13 @@ from undrift.ports import (
     Source,
     VectorStore,
 )
+from undrift.recipe import Opening, Recipe, memo_key, memory_of
 from undrift.render import Renderer
+from undrift.scan.changed import ChangedScan, no_change_capture
+from undrift.scan.options import CheckOptions
+from undrift.scan.page import PageCheck
+from undrift.scan.progress import Checkpoints, no_progress
+from undrift.scan.run import Scan, ScanOptions
 from undrift.search_index import SearchIndex
 from undrift.sources import open_source
 from undrift.stamping import Stamped, Stamper
@@ -45,6 +52,9 @@ from undrift.state_access import StateAccess
 from undrift.state_order import StateOrder
 from undrift.stores import open_store
 from undrift.sync import Synchronizer, SyncOptions
+from undrift.watch import MAX_MARKS
+
+_log = logging.getLogger(__name__)
 
 Profile = Mapping[str, object]
 
@@ -92,6 +102,7 @@ class Connections:
         )
         self.renderer = Renderer(self.mapping)
         embedded: str | None = None
+        addresses = (source, store, state)
         if isinstance(source, str):
             if source.startswith("sqlite"):
                 embedded = sqlite_url(Path.cwd() / EMBEDDED_STORE)
@@ -109,6 +120,10 @@ class Connections:
         if isinstance(embedder, str):
             embedder = open_embedder(embedder, embedder_options())
         self.embedder = as_embedder(embedder)
+        self._addresses = (addresses[0], addresses[1] or embedded, addresses[2])
+        self._namespace = namespace
+        self._keep_text = keep_text
+        self._fields = fields
         self._editor: DocumentEditor | None = None
         self._triggers: Triggers | None = None
         self._feed: ChangeFeed | None = None
@@ -219,6 +234,78 @@ class Connections:
             against=against,
         )
 
+    def scan(self, options: CheckOptions) -> Scan:
+        """A check of everybody that may begin.
+
+        Raises:
+            ConfigError: an option is malformed, or a side is not what the configuration says.
+            UnknownStateError: a side cannot be reached.
+        """
+        part, pace = options.part(), options.pace()
+        sides = self.sides()
+        memory = memory_of(self.states)
+        key = memo_key(self.mapping)
+        check = PageCheck(sides, memory if options.memos else None, key=key)
+        recipe = self._recipe()
+        open_check = None
+        if recipe is not None:
+            open_check = Opening(recipe, with_memos=options.memos)
+        checkpoints = None
+        if options.keeps_progress and memory is not None:
+            name = f"{options.run_name} {config_digest(self.mapping, model=sides.model)}"
+            checkpoints = Checkpoints(memory, name)
+        elif options.resume or options.until is not None:
+            raise no_progress()
+        return Scan(
+            sides,
+            check,
+            options.open_engine(check, open_check),
+            ScanOptions(part=part, pace=pace, listener=options.listener),
+            checkpoints=checkpoints,
+            resume=options.resume or options.until is not None,
+        )
+
+    def changed_scan(self, listener: Listener) -> ChangedScan:
+        """A check of whoever was changed since the last sync, which may begin.
+
+        Raises:
+            ConfigError: the source can have no triggers, there is no place for a state, or a side
+                is not what the configuration says.
+            UnknownStateError: a side cannot be reached.
+        """
+        sides = self.sides()
+        feed = self.change_feed()
+        if feed is None:
+            raise no_change_capture()
+        state = self.states.state
+        options = CheckOptions(listener=listener)
+        check = PageCheck(sides, None, key=memo_key(self.mapping))
+        return ChangedScan(
+            options.open_engine(check, None),
+            feed,
+            state,
+            everybody=lambda: self.scan(options),
+            listener=listener,
+        )
+
+    def _recipe(self) -> Recipe | None:
+        """How both sides are opened elsewhere; None if they are objects of the caller's."""
+        source, store, state = self._addresses
+        if not isinstance(source, str) or not isinstance(store, str):
+            return None
+        if state is not None and not isinstance(state, str):
+            return None
+        return Recipe(
+            source_url=source,
+            store_url=store,
+            state_url=state,
+            mapping=self.mapping,
+            namespace=self._namespace,
+            keep_text=self._keep_text,
+            fields=self._fields,
+            model=self.embedder.model,
+        )
+
     def search_index(self) -> SearchIndex:
         """The store's search index.
 
@@ -263,14 +350,19 @@ class Connections:
         content: OwnerContent | None = None,
         *,
         may_create: bool = True,
+        takes_marks: bool = False,
         embedder: Embedder | None = None,
     ) -> Synchronizer:
         """A sync that may begin; see `writing`.
 
         Args:
+            takes_marks: the sync is of everybody, so that it answers for whatever the source's
+                triggers have told of until now.
             embedder: None means this one's.
         """
         sides, ledger = self.writing(options, content, may_create=may_create)
+        if takes_marks and ledger is not None:
+            self._take_marks(ledger)
         return Synchronizer(sides, embedder or self.embedder, options, ledger=ledger)
 
     def stamping(self, options: SyncOptions, owners: Iterable[str] | None) -> Iterator[Stamped]:
@@ -333,6 +425,18 @@ class Connections:
             options.listener(StoreCreated(self.store.describe().location, statements))
             sides = replace(sides, store_exists=True)
         return sides, self.states.ledger(sides, options.listener, may_create=may_create)
+
+    def _take_marks(self, ledger: Ledger) -> None:
+        feed = self.change_feed()
+        if feed is None:
+            return
+        state = ledger.state
+        try:
+            while feed.drain(MAX_MARKS, state.mark, state.mark_everyone) == MAX_MARKS:
+                pass
+        except ConfigError as exc:
+            # No triggers, or a role that may not: then a watch takes them, or nobody does.
+            _log.info("marks are left: %s", exc.why, extra={"action": "sync.marks"})
 
     @property
     def triggers(self) -> Triggers:

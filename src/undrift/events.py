@@ -1,4 +1,4 @@
-"""What a sync tells while it works, for whoever shows or logs it.
+"""What a sync, or a check of everybody, tells while it works, for whoever shows or logs it.
 
 Events are told after the fact: the store has taken the batch, durably. Records that a newer version
 kept from being written are in it all the same; only the report counts what was read back.
@@ -6,8 +6,10 @@ kept from being written are in it all the same; only the report counts what was 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+
+from undrift.model import Outcome, Read
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,46 @@ class DeletesHeld:
     managed: int
 
 
+@dataclass(frozen=True, slots=True)
+class CheckStarted:
+    """A check of everybody, or of a part, begins.
+
+    Attributes:
+        read: what it reads.
+        outcomes: owners that an earlier run was done with, where this one takes it up.
+        began_seconds: how long ago that run began; None where none is taken up.
+        is_saved: where it is, is saved as it goes, so that another run can take it up.
+    """
+
+    read: Read
+    outcomes: Mapping[Outcome, int]
+    began_seconds: float | None = None
+    is_saved: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CheckPaused:
+    """The time is up, and so many owners are done; the next run goes on."""
+
+    owners: int
+
+
+@dataclass(frozen=True, slots=True)
+class TriggersAmiss:
+    """A check goes by the marks of the source's triggers, and those do not see every change.
+
+    Attributes:
+        problems: what is missing, or cannot be watched, a sentence each.
+    """
+
+    problems: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class EverybodyMarked:
+    """A mark says that anybody may have been changed, so the check is one of everybody."""
+
+
 SyncEvent = (
     StoreCreated
     | StateCreated
@@ -77,6 +119,10 @@ SyncEvent = (
     | BatchWritten
     | BatchDeleted
     | DeletesHeld
+    | CheckStarted
+    | CheckPaused
+    | TriggersAmiss
+    | EverybodyMarked
 )
 Listener = Callable[[SyncEvent], None]
 

@@ -469,6 +469,13 @@ class State(Protocol):
             while it is synced waits anew, so that one that never rests starves nobody.
         """
 
+    def dirty_owners(self, limit: int, after: str | None = None) -> Sequence[str]:
+        """At most *limit* dirty owners behind *after*, by code point; writes nothing.
+
+        Those whom `claim_dirty` would give out, and also those who are leased, or whose sync failed
+        and is not to be tried again yet.
+        """
+
     def stale_owners(self, owners: Sequence[str], seconds: float) -> Sequence[str]:
         """Those of *owners* that were not verified within *seconds*, the unknown ones included."""
 

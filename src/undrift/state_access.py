@@ -157,6 +157,8 @@ class StateAccess:
 
     def _create(self, state: State, listener: Listener, *, may_create: bool) -> None:
         if state.exists():
+            if may_create:
+                state.create()  # brings the layout of an older undrift up to date
             return
         if not may_create:
             raise ConfigError(

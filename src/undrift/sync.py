@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import chain
 
 from undrift.check import Checked, check_all, check_owners
 from undrift.embedding import TextEmbedder
@@ -18,7 +19,7 @@ from undrift.errors import (
     UnknownStateError,
 )
 from undrift.events import DeletesHeld, Listener, RepairStarted, SyncEvent, ignore
-from undrift.fleet import PageFailures, fleet_pages, is_outage, pages_of
+from undrift.fleet import PAGE_OWNERS, PageFailures, fleet_pages, is_outage, pages_of
 from undrift.guard import (
     HARMLESS_DELETES,
     Budget,
@@ -129,10 +130,25 @@ class Synchronizer:
             UnknownStateError: the owners could not be listed to the end, or page after page
                 failed; nothing was deleted.
         """
-        for report in self._guarded(fleet_pages(self._sides), _pipelined):
+        pages = chain(fleet_pages(self._sides), self._gone())
+        for report in self._guarded(pages, _pipelined):
             # Who is gone from both sides by now, or has unmanaged records only, is nobody.
             if report.outcome is not Outcome.NOT_FOUND:
                 yield report
+
+    def _gone(self) -> Iterator[Sequence[str]]:
+        """Owners who are to be synced and whom neither side has any more: nobody lists them."""
+        if self._ledger is None:
+            return
+        after: str | None = None
+        while dirty := self._ledger.state.dirty_owners(PAGE_OWNERS, after):
+            after = dirty[-1]
+            present = self._sides.source.present(dirty)
+            absent = [owner for owner in dirty if owner not in present]
+            stored = self._sides.read_store(absent)[0] if absent else {}
+            gone = [owner for owner in absent if owner not in stored]
+            if gone:
+                yield gone
 
     def sync_guarded(self, owner_id: str) -> SyncReport:
         """Sync one owner on a program's behalf: the default guard stands before its deletes.

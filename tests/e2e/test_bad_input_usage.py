@@ -38,7 +38,7 @@ WRONG_FLAGS = [
     # unknown flags and commands, with the nearest name
     ("undrift sync --all --frce", "No such option: --frce", "did you mean --force?"),
     ("undrift check --userid 1", "No such option: --userid", "did you mean --user-id?"),
-    ("undrift check --zzz", "No such option: --zzz", "there are --all, --color, "),
+    ("undrift check --zzz", "No such option: --zzz", "there are --all, --changed, --color, "),
     ("undrift chek --all", "No such command: chek", "did you mean check?"),
     ("db-sync-vector --chek --all", "No such option: --chek", "did you mean --check?"),
     ("db-sync-vector --sync --al", "No such option: --al", "did you mean --all?"),

@@ -242,6 +242,7 @@ def test_fleet_check_shows_only_who_is_not_in_sync(any_shell: Shell) -> None:
     assert re.findall(r"for user (\d+):", ran.out) == ["3"]
     assert ran.out.endswith(
         "📊 Summary:\n  - Users checked: 5\n  - Users in sync: 4\n  - Users out of sync: 1\n"
+        "  - Read: digests of both sides, and in full whoever differs\n"
     )
     assert ran.code == 1
 

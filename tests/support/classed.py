@@ -27,6 +27,9 @@ STATE_TABLES = (
     "kind_state",
     "state_delete",
     "state_worker",
+    "state_memo",
+    "state_run",
+    "state_result",
     "state_layout",
 )
 

@@ -13,6 +13,7 @@ from undrift.cli import doctor, index, init, options, state, status, triggers, w
 from undrift.cli.commands import run_check, run_plan, run_sync
 from undrift.cli.completion import completion, prepare
 from undrift.cli.examples import epilog
+from undrift.cli.fleet import NO_TOLERANCE, FleetChoice, Tolerance
 from undrift.cli.invoke import invoke
 from undrift.cli.problems import UsageError
 from undrift.cli.report import Kind, Output, text_of
@@ -84,7 +85,8 @@ def undrift(
     epilog=epilog(
         "undrift check --user-id 123 --diff  # one user, and what differs by name",
         "undrift check --all --output json  # for cron and CI",
-        "undrift check --owners-from users.txt --exit-zero",
+        "undrift check --all --until 06:00 --rate 500  # in quiet hours",
+        "undrift check --changed  # who was changed since the last sync",
         note=EXIT_CODES,
     )
 )
@@ -92,6 +94,15 @@ def check(
     user_id: options.UserIds = None,
     owners_from: options.OwnersFrom = None,
     everybody: options.Everybody = False,
+    changed: options.Changed = False,
+    sample: options.Sample = None,
+    shard: options.Shard = None,
+    until: options.Until = None,
+    rate: options.Rate = None,
+    resume: options.Resume = False,
+    no_memo: options.NoMemo = False,
+    processes: options.Processes = None,
+    fail_above: options.FailAbove = None,
     diff: options.Diff = False,
     output: options.Format = Output.TEXT,
     exit_zero: options.ExitZero = False,
@@ -99,9 +110,25 @@ def check(
     config: options.Config = None,
     color: options.Colors = Color.AUTO,
 ) -> int:
-    """Compare both sides and say how they differ. Writes nothing."""
+    """Compare both sides and say how they differ. Changes neither."""
     view = View(output=output, color=color, is_verbose=verbose, config=config, exit_zero=exit_zero)
-    return run_check(select_owners(user_id or (), owners_from, everybody), view, with_ids=diff)
+    choice = FleetChoice(
+        changed=changed,
+        sample=sample,
+        shard=shard,
+        until=until,
+        rate=rate,
+        resume=resume,
+        no_memo=no_memo,
+        processes=processes,
+    )
+    return run_check(
+        select_owners(user_id or (), owners_from, everybody, changed=changed),
+        view,
+        with_ids=diff,
+        choice=choice,
+        tolerance=NO_TOLERANCE if fail_above is None else Tolerance.parse(fail_above),
+    )
 
 
 @app.command(

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from undrift.cli.fleet import NO_TOLERANCE, FleetChoice, Tolerance
 from undrift.cli.problems import UsageError
 from undrift.cli.report import Kind, Subject
 from undrift.cli.run import OwnersRun, View
@@ -17,18 +18,52 @@ from undrift.events import Listener
 
 if TYPE_CHECKING:
     from undrift.api import Undrift
+    from undrift.scan.options import CheckOptions
+
+EVERYBODY_AT_ONCE = FleetChoice()
 
 
-def run_check(selection: Selection, view: View, *, with_ids: bool = False) -> int:
-    """Check the selected owners and return the exit code."""
+def run_check(
+    selection: Selection,
+    view: View,
+    *,
+    with_ids: bool = False,
+    choice: FleetChoice = EVERYBODY_AT_ONCE,
+    tolerance: Tolerance = NO_TOLERANCE,
+) -> int:
+    """Check the selected owners and return the exit code.
+
+    Args:
+        choice: how everybody is checked, where nobody is named.
+        tolerance: how many may be out of sync without the run failing for it.
+    """
+    choice.require_fits(is_everybody=selection.is_everybody and not choice.changed)
 
     def work(sides: Undrift, listener: Listener) -> Iterator[Result]:
-        if selection.owners is None:
-            return sides.check_all()
-        return sides.check_owners(selection.owners)
+        if selection.owners is not None:
+            return sides.check_owners(selection.owners)
+        if choice.changed:
+            return sides.check_changed(listener=listener)
+        return sides.check_all(_check_options(choice, listener))
 
     subject = Subject(kind=Kind.CHECK, owners=selection.count, with_ids=with_ids)
-    return OwnersRun(subject, selection, view, work).run()
+    return OwnersRun(subject, selection, view, work, tolerance=tolerance).run()
+
+
+def _check_options(choice: FleetChoice, listener: Listener) -> CheckOptions:
+    from undrift.scan.options import CheckOptions, usable_processes
+
+    return CheckOptions(
+        memos=not choice.no_memo,
+        shard=choice.shard,
+        sample=choice.sample,
+        owners_per_second=choice.rate,
+        until=choice.until,
+        resume=choice.resume,
+        saves_progress=True,
+        processes=usable_processes() if choice.processes is None else choice.processes,
+        listener=listener,
+    )
 
 
 def run_plan(

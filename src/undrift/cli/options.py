@@ -117,3 +117,85 @@ RetryParked = Annotated[
 Yes = Annotated[
     bool, typer.Option("--yes", envvar="UNDRIFT_YES", help="Answer every question with yes.")
 ]
+
+# --- a check of everybody -------------------------------------------------------------------------
+
+Changed = Annotated[
+    bool,
+    typer.Option(
+        "--changed",
+        envvar="UNDRIFT_CHANGED",
+        help="Only users who were changed since their last sync, as the triggers tell.",
+    ),
+]
+Sample = Annotated[
+    str | None,
+    typer.Option(
+        "--sample",
+        metavar="P%",
+        envvar="UNDRIFT_SAMPLE",
+        help="With --all: only that share of the users, the same ones every time.",
+    ),
+]
+Shard = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        metavar="I/N",
+        envvar="UNDRIFT_SHARD",
+        help="With --all: only part I of N, from 1; all of them together are everybody.",
+    ),
+]
+Until = Annotated[
+    str | None,
+    typer.Option(
+        "--until",
+        metavar="HH:MM",
+        envvar="UNDRIFT_UNTIL",
+        help="With --all: stop then, by this machine's clock; the next run with --until or "
+        "--resume goes on.",
+    ),
+]
+Rate = Annotated[
+    float | None,
+    typer.Option(
+        "--rate",
+        metavar="N",
+        envvar="UNDRIFT_RATE",
+        help="With --all: at most so many users a second.",
+    ),
+]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        envvar="UNDRIFT_RESUME",
+        help="With --all: go on where the last such run was ended early.",
+    ),
+]
+NoMemo = Annotated[
+    bool,
+    typer.Option(
+        "--no-memo",
+        envvar="UNDRIFT_NO_MEMO",
+        help="With --all: render the source anew, whatever is remembered of it.",
+    ),
+]
+Processes = Annotated[
+    int | None,
+    typer.Option(
+        "--processes",
+        metavar="N",
+        envvar="UNDRIFT_PROCESSES",
+        help="With --all: render in so many processes; without it, one for each core.",
+    ),
+]
+FailAbove = Annotated[
+    str | None,
+    typer.Option(
+        "--fail-above",
+        metavar="N|P%",
+        envvar="UNDRIFT_FAIL_ABOVE",
+        help="Exit 1 only if more users than that are out of sync.",
+    ),
+]

@@ -19,12 +19,17 @@ class UsageError(ConfigError):
 class Interruption(UndriftError):
     """A signal, or a reader that went away, ended the run."""
 
-    def __init__(self, by: str) -> None:
+    def __init__(self, by: str, *, fix: str = "") -> None:
         super().__init__(
             f"Interrupted by {by}",
             why="the run ended before it had seen everybody; progress is kept.",
-            fix="run the same command again, it repairs what is left",
+            fix=fix or "run the same command again, it repairs what is left",
         )
+        self.by = by
+
+    def to_resume(self) -> Interruption:
+        """The same, of a run that another one can take up."""
+        return Interruption(self.by, fix="run the same command with --resume, and it goes on")
 
 
 class LateInterruption(UndriftError):

@@ -12,11 +12,9 @@ from collections.abc import Mapping
 from undrift.cli.tally import LEFT, Result, StampResult, Tally
 from undrift.errors import UndriftError
 from undrift.model import Cost, Outcome, Read, SearchResult, SyncStatus
+from undrift.scan.slices import most_amiss
 
 SCHEMA_VERSION = "1"
-
-READ = Read.FULL.value
-"""What every command reads so far."""
 
 Object = dict[str, object]
 
@@ -31,9 +29,9 @@ def dumped(value: object, *, encoding: str = "utf-8") -> str:
     return text
 
 
-def head(command: str, *, dry_run: bool = False) -> Object:
+def head(command: str, *, read: Read = Read.FULL, dry_run: bool = False) -> Object:
     """What the documents of check and sync begin with."""
-    document: Object = {"schema_version": SCHEMA_VERSION, "command": command, "read": READ}
+    document: Object = {"schema_version": SCHEMA_VERSION, "command": command, "read": read.value}
     if dry_run:
         document["dry_run"] = True
     return document
@@ -68,6 +66,10 @@ def check_summary(tally: Tally) -> Object:
         "unknown": tally.outcomes[Outcome.UNKNOWN],
         **_unless_zero("not_found", tally.outcomes[Outcome.NOT_FOUND]),
     }
+    if tally.is_partial:
+        summary["is_partial"] = True
+    if tally.read is Read.SAMPLE:
+        summary["out_of_sync_at_most"] = round(most_amiss(tally.owners, tally.out_of_sync), 6)
     summary["duration_seconds"] = _seconds(tally)
     return summary
 

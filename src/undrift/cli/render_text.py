@@ -6,18 +6,23 @@ import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from undrift.cli.ages import duration
 from undrift.cli.streams import Line, Tone
 from undrift.cli.tally import LEFT, Tally
 from undrift.errors import UndriftError
 from undrift.events import (
     BatchDeleted,
     BatchWritten,
+    CheckPaused,
+    CheckStarted,
     DeletesHeld,
+    EverybodyMarked,
     OwnersBusy,
     RepairStarted,
     StateCreated,
     StoreCreated,
     SyncEvent,
+    TriggersAmiss,
 )
 from undrift.model import (
     NOT_CREATED,
@@ -25,10 +30,12 @@ from undrift.model import (
     EntityId,
     Hit,
     Outcome,
+    Read,
     SearchResult,
     SyncReport,
     SyncStatus,
 )
+from undrift.scan.slices import most_amiss
 
 if TYPE_CHECKING:
     from undrift.connections import Setup
@@ -85,7 +92,28 @@ def check_summary(tally: Tally) -> list[Line]:
         *_unless_zero("Users in motion", tally.outcomes[Outcome.IN_MOTION]),
         *_unless_zero("Users unknown", tally.outcomes[Outcome.UNKNOWN]),
         *_unless_zero("Users not found", tally.outcomes[Outcome.NOT_FOUND]),
+        *_read(tally),
     ]
+
+
+def _read(tally: Tally) -> Iterator[Line]:
+    """What a run over everybody read, unless it was everything."""
+    if tally.is_partial:
+        yield Line("  - Seen: not everybody yet; the next run goes on", Tone.WARNING)
+    if tally.read is not Read.FULL:
+        yield Line(f"  - Read: {_READ[tally.read]}")
+    if tally.read is Read.SAMPLE and tally.owners:
+        share = most_amiss(tally.owners, tally.out_of_sync)
+        yield Line(
+            f"  - Of all users at most {100 * share:.2g} % are out of sync, with 95 % confidence"
+        )
+
+
+_READ = {
+    Read.DIGESTS: "digests of both sides, and in full whoever differs",
+    Read.CHANGED: "users who were changed since their last sync",
+    Read.SAMPLE: "a sample of all users",
+}
 
 
 def stamp_summary(tally: Tally) -> list[Line]:
@@ -191,6 +219,19 @@ def notice_lines(event: SyncEvent) -> list[Line]:
                     f"for {owners} users"
                 )
             ]
+        case CheckStarted(outcomes=outcomes, began_seconds=began_seconds) if (
+            began_seconds is not None
+        ):
+            ago = duration(began_seconds)
+            done = sum(outcomes.values())
+            return [Line(f"Going on with the check that began {ago} ago; {done} users are done")]
+        case CheckPaused(done):
+            return [Line(f"The time is up; {done} users are done, and the next run goes on")]
+        case TriggersAmiss(problems):
+            said = (f"⚠️ NOTICE: changes may be missing here: {each}" for each in problems)
+            return [Line(text, Tone.WARNING) for text in said]
+        case EverybodyMarked():
+            return [Line("Anybody may have been changed, so everybody is checked")]
     return []
 
 

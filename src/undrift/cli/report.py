@@ -19,14 +19,13 @@ from undrift.cli.streams import Line, Stream, Terminal
 from undrift.cli.tally import Result, StampResult, Tally
 from undrift.errors import EmbeddingBudgetSpent, OwnerNotFound, SafetyStop, UndriftError
 from undrift.events import (
-    DeletesHeld,
-    OwnersBusy,
+    BatchDeleted,
+    BatchWritten,
+    CheckStarted,
     RepairStarted,
-    StateCreated,
-    StoreCreated,
     SyncEvent,
 )
-from undrift.model import Outcome, SyncReport, SyncStatus
+from undrift.model import Outcome, Read, SyncReport, SyncStatus
 
 MAX_BLOCKS = 20
 """Owners of a run over everybody that are shown one by one; the rest is a number."""
@@ -169,7 +168,7 @@ class Text:
 
     def event(self, event: SyncEvent) -> None:
         """Write what happened, at once if it can only belong to one owner."""
-        if isinstance(event, StoreCreated | StateCreated | OwnersBusy | DeletesHeld):
+        if not isinstance(event, RepairStarted | BatchWritten | BatchDeleted):
             self._terminal.tell(render_text.notice_lines(event))
             return
         if self._subject.is_everybody or self._is_said(event):
@@ -261,9 +260,12 @@ class JsonDocument:
         self._errors = Errors(terminal)
         self._has_begun = False
         self._has_owners = False
+        self._read = Read.FULL
 
     def event(self, event: SyncEvent) -> None:
         """Tell people what happened to the whole run."""
+        if isinstance(event, CheckStarted):
+            self._read = event.read
         self._terminal.tell(render_text.notice_lines(event))
 
     def owner(self, result: Result) -> None:
@@ -289,7 +291,8 @@ class JsonDocument:
         if self._has_begun:
             return
         self._has_begun = True
-        head = render_json.head(self._subject.command, dry_run=self._subject.dry_run)
+        subject = self._subject
+        head = render_json.head(subject.command, read=self._read, dry_run=subject.dry_run)
         self._terminal.say_text(f'{self._dumped(head)[:-1]}, "owners": [')
 
     def _dumped(self, value: object) -> str:
@@ -303,9 +306,12 @@ class JsonLines:
         self._terminal = terminal
         self._subject = subject
         self._errors = Errors(terminal)
+        self._read = Read.FULL
 
     def event(self, event: SyncEvent) -> None:
         """Tell people what happened to the whole run."""
+        if isinstance(event, CheckStarted):
+            self._read = event.read
         self._terminal.tell(render_text.notice_lines(event))
 
     def owner(self, result: Result) -> None:
@@ -315,7 +321,8 @@ class JsonLines:
 
     def end(self, tally: Tally, error: UndriftError | None) -> None:
         """Write the last line."""
-        head = render_json.head(self._subject.command, dry_run=self._subject.dry_run)
+        subject = self._subject
+        head = render_json.head(subject.command, read=self._read, dry_run=subject.dry_run)
         self._line({**head, **_tail(self._subject, tally, error)})
         self._errors.at_end(error)
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import errno
 import gc
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from undrift.cli import exit_codes, render_json, render_text
+from undrift.cli.fleet import NO_TOLERANCE, Tolerance
 from undrift.cli.interrupts import Interrupted, Interrupts
 from undrift.cli.logs import logged, plain
 from undrift.cli.problems import Bug, Interruption, LateInterruption, OutputFailed, trace_of
@@ -25,7 +26,14 @@ from undrift.cli.selection import Selection
 from undrift.cli.streams import Color, Line, Terminal, open_terminal
 from undrift.cli.tally import Result, Tally
 from undrift.errors import UndriftError, UnknownStateError
-from undrift.events import Listener, StateCreated, StoreCreated, SyncEvent
+from undrift.events import (
+    CheckPaused,
+    CheckStarted,
+    Listener,
+    StateCreated,
+    StoreCreated,
+    SyncEvent,
+)
 from undrift.model import Outcome, SearchResult, SyncReport, SyncStatus
 
 if TYPE_CHECKING:
@@ -67,6 +75,7 @@ class OwnersRun:
 
     Args:
         confirm: asked when both sides are known and nothing has been done; raises to refuse.
+        tolerance: how many owners may be out of sync without the run failing for it.
     """
 
     def __init__(
@@ -77,36 +86,48 @@ class OwnersRun:
         work: Work,
         *,
         confirm: Callable[[Terminal, Undrift], None] = lambda terminal, sides: None,
+        tolerance: Tolerance = NO_TOLERANCE,
     ) -> None:
         self._subject = subject
         self._selection = selection
         self._view = view
         self._work = work
         self._confirm = confirm
+        self._tolerance = tolerance
         self._terminal = open_terminal(view.color)
         self._reporter = open_reporter(view.output, self._terminal, subject)
         self._tally = Tally()
         self._interrupts = Interrupts()
+        self._is_resumable = False
         self._unseen = dict.fromkeys(selection.owners or ())
 
     def run(self) -> int:
         """Do the work, report every owner of it, and return the exit code."""
         with self._interrupts.caught():
             error, code = ended(self._terminal, self._view, self._interrupts, self._report_owners)
+            if isinstance(error, Interruption) and self._is_resumable:
+                error = error.to_resume()
             self._reporter.end(self._tally, error)
-            outcomes, are_named = self._tally.outcomes, not self._selection.is_everybody
             codes = [
                 code,
-                exit_codes.of_outcomes(outcomes, are_named=are_named),
+                self._code_of_outcomes(),
                 _answer_code(self._terminal, self._interrupts, error),
             ]
             code = exit_codes.strongest(codes)
             return exit_codes.IN_SYNC if self._view.exit_zero and code == exit_codes.DRIFT else code
 
+    def _code_of_outcomes(self) -> int:
+        tally = self._tally
+        outcomes = {outcome for outcome, count in tally.outcomes.items() if count}
+        if self._tolerance.allows(tally.out_of_sync, of=tally.owners):
+            outcomes -= {Outcome.DRIFT, Outcome.FAILED}
+        return exit_codes.of_outcomes(outcomes, are_named=not self._selection.is_everybody)
+
     def _report_owners(self) -> None:
         progress = open_progress(self._terminal, self._selection.count)
+        results = self._results()
         try:
-            for result in self._interrupts.watched(self._results()):
+            for result in self._interrupts.watched(results):
                 if self._selection.is_everybody and result.outcome is Outcome.NOT_FOUND:
                     continue  # it vanished from both sides while we looked
                 self._add(result)
@@ -118,9 +139,10 @@ class OwnersRun:
                 self._add(self._unknown(owner, exc))
             raise
         finally:
+            results.close()  # what it has done so far is saved before its connections go
             progress.close()
 
-    def _results(self) -> Iterator[Result]:
+    def _results(self) -> Generator[Result, None, None]:
         writes = self._subject.kind in (Kind.SYNC, Kind.STAMP)
         with opened(self._terminal, self._view, writes=writes) as sides:
             self._interrupts.raise_received()
@@ -131,6 +153,12 @@ class OwnersRun:
         if isinstance(event, StoreCreated | StateCreated):
             for statement in event.statements:
                 _log.info("ran: %s", statement, extra={"action": "store.create"})
+        if isinstance(event, CheckStarted):
+            self._is_resumable = event.is_saved
+            self._tally.read = event.read
+            self._tally.take_up(event.outcomes)
+        if isinstance(event, CheckPaused):
+            self._tally.is_partial = True
         self._reporter.event(event)
 
     def _add(self, result: Result) -> None:

@@ -41,12 +41,14 @@ def select_owners(
     owners_from: str | None,
     everybody: bool,
     *,
+    changed: bool = False,
     ways: str = _WAYS,
     environ: Mapping[str, str] | None = None,
 ) -> Selection:
     """The selection that the options make; the environment counts only where they make none.
 
     Args:
+        changed: whoever was changed since the last sync, which is another way to name nobody.
         ways: what a person can give instead of nothing.
 
     ``UNDRIFT_USER_ID`` holds one id, or several separated by commas.
@@ -54,14 +56,14 @@ def select_owners(
     Raises:
         ConfigError: no way or more than one was given, an id is empty, or the list is unusable.
     """
-    if not (user_ids or owners_from or everybody):
+    if not (user_ids or owners_from or everybody or changed):
         environ = os.environ if environ is None else environ
         user_ids = [part.strip() for part in environ.get("UNDRIFT_USER_ID", "").split(",")]
         user_ids = user_ids if any(user_ids) else []
         owners_from = environ.get("UNDRIFT_OWNERS_FROM") or None
         everybody = _is_true(environ.get("UNDRIFT_ALL", ""))
-    _require_one_way(user_ids, owners_from, everybody, ways)
-    if everybody:
+    _require_one_way(user_ids, owners_from, everybody, ways, changed=changed)
+    if everybody or changed:
         return Selection(None)
     owners = user_ids if owners_from is None else _listed(owners_from)
     if not all(owners):
@@ -74,7 +76,12 @@ def select_owners(
 
 
 def _require_one_way(
-    user_ids: Sequence[str], owners_from: str | None, everybody: bool, ways: str
+    user_ids: Sequence[str],
+    owners_from: str | None,
+    everybody: bool,
+    ways: str,
+    *,
+    changed: bool = False,
 ) -> None:
     given = [
         name
@@ -82,6 +89,7 @@ def _require_one_way(
             ("--user-id", bool(user_ids)),
             ("--owners-from", owners_from is not None),
             ("--all", everybody),
+            ("--changed", changed),
         )
         if is_given
     ]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from undrift.errors import UndriftError, UnknownStateError
-from undrift.model import Cost, Outcome, SyncReport, SyncStatus
+from undrift.model import Cost, Outcome, Read, SyncReport, SyncStatus
 
 if TYPE_CHECKING:
     from undrift.stamping import Stamped
@@ -72,6 +72,7 @@ class Tally:
         embedded: texts that were paid for; truncated: those of them that were read in part.
         cost: of a dry run.
         stamped: records that got a stamp; left: entities that did not, by what they are.
+        read: what was read; is_partial: the run ended before it had seen everybody, as it was told.
     """
 
     clock: Callable[[], float] = time.monotonic
@@ -82,6 +83,8 @@ class Tally:
     cost: Cost = field(default_factory=Cost)
     stamped: int = 0
     left: Counter[str] = field(default_factory=Counter)
+    read: Read = Read.FULL
+    is_partial: bool = False
     _started: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -98,6 +101,10 @@ class Tally:
         if isinstance(result, StampResult):
             self.stamped += result.stamped
             self.left.update(_left(result.status))
+
+    def take_up(self, outcomes: Mapping[Outcome, int]) -> None:
+        """Count the owners whom an earlier run found in sync; who was not, is told anew."""
+        self.outcomes[Outcome.IN_SYNC] += outcomes.get(Outcome.IN_SYNC, 0)
 
     @property
     def owners(self) -> int:

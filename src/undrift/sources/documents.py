@@ -18,6 +18,13 @@ from undrift.ports import DocumentEditor, Element, SourceInfo
 from undrift.sources.changes import open_feed, open_triggers
 from undrift.sources.changes.tracked import TrackedTable, tracked_owner
 from undrift.sources.database import Database, condition
+from undrift.sources.digesting import (
+    hashed_elsewhere,
+    hashed_text,
+    rows_digest,
+    text_digest,
+    value_digest,
+)
 from undrift.sources.editing import TableDocumentEditor
 from undrift.sources.owners import OwnerColumn
 from undrift.sources.paths import PathTree
@@ -121,21 +128,35 @@ class DocumentSource:
 
     def read(self, owners: Sequence[str]) -> Iterator[DocumentContent]:
         """Yield the documents of *owners* from one snapshot."""
-        table, owner = self._table()
-        document = table.c[self._layout.document]
-        raw = sa.cast(document, sa.Text) if self._database.is_postgres else _verbatim(document)
-        statement = (
-            sa.select(owner.listed.label("owner"), raw.label("document"))
-            .where(owner.named(owners), *self._where())
-            .order_by(*owner.order)
-        )
-        asked = frozenset(owners)
+        for owner_id, rows in self._rows(owners, self._raw().label("document")):
+            yield DocumentContent(owner_id, [row.document for row in rows], self._paths)
+
+    def digests(self, owners: Sequence[str]) -> Mapping[str, bytes]:
+        """A digest of the documents of *owners*, from one snapshot; PostgreSQL computes them."""
+        _, owner = self._table()
+        raw, is_postgres = self._raw(), self._database.is_postgres
+        statement = sa.select(owner.listed, hashed_text(raw) if is_postgres else raw)
+        statement = statement.where(owner.named(owners), *self._where())
+        found: dict[str, list[bytes | None]] = {}
         with self._database.snapshot() as connection:
-            rows = self._database.stream(connection, statement)
-            for owner_id, group in groupby(rows, key=_owner_of):
-                if owner_id in asked:  # a column's type or collation may find more
-                    documents = [row.document for row in group]
-                    yield DocumentContent(owner_id, documents, self._paths)
+            for value, digest in connection.execute(statement):
+                of_row = digest if is_postgres else value_digest(digest)
+                found.setdefault(str(value), []).append(of_row)
+        return {owner_id: rows_digest(found[owner_id]) for owner_id in owners if owner_id in found}
+
+    def read_digested(self, owners: Sequence[str]) -> Iterator[tuple[DocumentContent, bytes]]:
+        """Yield the documents of *owners*, each owner's with their digest, from one snapshot."""
+        raw, is_postgres = self._raw(), self._database.is_postgres
+        columns = [raw.label("document")]
+        if is_postgres:
+            columns.append(hashed_elsewhere(raw).label("digest"))
+        for owner_id, rows in self._rows(owners, *columns):
+            documents = [row.document for row in rows]
+            if is_postgres:
+                digests = [row.digest or text_digest(row.document) for row in rows]
+            else:
+                digests = [value_digest(document) for document in documents]
+            yield DocumentContent(owner_id, documents, self._paths), rows_digest(digests)
 
     def editor(self) -> DocumentEditor:
         """An editor of these documents; it connects when it first edits."""
@@ -159,6 +180,29 @@ class DocumentSource:
         owners = (tracked_owner(table.c[layout.owner], owner),)
         conditions = (layout.where,) if layout.where else ()
         return [TrackedTable(layout.table, owners, (layout.document,), conditions)]
+
+    def _rows(
+        self, owners: Sequence[str], *columns: sa.ColumnElement[Any]
+    ) -> Iterator[tuple[str, list[sa.Row[Any]]]]:
+        """Yield *owners*, each with its rows, from one snapshot."""
+        _, owner = self._table()
+        statement = (
+            sa.select(owner.listed.label("owner"), *columns)
+            .where(owner.named(owners), *self._where())
+            .order_by(*owner.order)
+        )
+        asked = frozenset(owners)
+        with self._database.snapshot() as connection:
+            rows = self._database.stream(connection, statement)
+            for owner_id, group in groupby(rows, key=_owner_of):
+                if owner_id in asked:  # a column's type or collation may find more
+                    yield owner_id, list(group)
+
+    def _raw(self) -> sa.ColumnElement[Any]:
+        """The document as a text, as whatever SQLite holds there."""
+        table, _ = self._table()
+        document = table.c[self._layout.document]
+        return sa.cast(document, sa.Text) if self._database.is_postgres else _verbatim(document)
 
     def _table(self) -> tuple[sa.Table, OwnerColumn]:
         if self._described is None:

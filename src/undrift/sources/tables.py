@@ -17,7 +17,17 @@ from undrift.ports import Element, SourceInfo
 from undrift.sources.changes import open_feed, open_triggers
 from undrift.sources.changes.tracked import TrackedTable, merged, tracked_owner
 from undrift.sources.database import Database, condition, no_such_column
+from undrift.sources.digesting import (
+    hashed_rows,
+    tables_digest,
+    types_of,
+    values_digest,
+    which_table,
+)
 from undrift.sources.owners import OwnerColumn, Verbatim
+
+_Values = list[list[tuple[object, ...]]]
+"""An owner's rows by table, as the database gives them."""
 
 
 class RowContent:
@@ -42,7 +52,11 @@ class RowContent:
 
 
 class _EntityTable(NamedTuple):
-    """A spec's table, its owner column and the columns it reads."""
+    """A spec's table, its owner column and the columns it reads.
+
+    Attributes:
+        which: what tells its rows' digest from that of every other table.
+    """
 
     spec: EntitySpec
     table: sa.Table
@@ -50,6 +64,7 @@ class _EntityTable(NamedTuple):
     columns: tuple[str, ...]
     selected: tuple[sa.ColumnElement[Any], ...]
     json_columns: frozenset[str]
+    which: bytes
 
     def select(self, owners: Sequence[str]) -> sa.Select[Any]:
         """The rows of *owners*, owner first."""
@@ -57,6 +72,15 @@ class _EntityTable(NamedTuple):
             sa.select(self.owner.listed.label("_owner"), *self.selected)
             .where(self.owner.named(owners), *condition(self.spec.where))
             .order_by(*self.owner.order)
+        )
+
+    def select_hashed(self, owners: Sequence[str]) -> sa.Select[Any]:
+        """The owners among *owners*, each with the digest of its rows, by PostgreSQL."""
+        types = types_of(self.table, self.columns)
+        return (
+            sa.select(self.owner.listed.label("_owner"), hashed_rows(self.selected, types))
+            .where(self.owner.named(owners), *condition(self.spec.where))
+            .group_by(*self.owner.order)
         )
 
     def tracked(self) -> TrackedTable:
@@ -140,20 +164,29 @@ class TableSource:
 
     def read(self, owners: Sequence[str]) -> Iterator[RowContent]:
         """Yield the rows of *owners*, all tables in one snapshot."""
-        tables = self._tables()
-        asked = frozenset(owners)
-        rows: dict[str, list[list[Mapping[str, object]]]] = {}
         with self._database.snapshot() as connection:
-            for index, entity in enumerate(tables):
-                for row in self._database.stream(connection, entity.select(owners)):
-                    owner = str(row[0])
-                    if owner not in asked:
-                        continue  # a column's type or collation may find more
-                    if owner not in rows:
-                        rows[owner] = [[] for _ in tables]
-                    rows[owner][index].append(entity.fields(row[1:]))
-        for owner, owner_rows in rows.items():
-            yield RowContent(owner, owner_rows)
+            values = self._values(connection, owners)
+        for owner, by_table in values.items():
+            yield self._content(owner, by_table)
+
+    def digests(self, owners: Sequence[str]) -> Mapping[str, bytes]:
+        """A digest of the rows of *owners*, all tables in one snapshot; PostgreSQL computes it."""
+        with self._database.snapshot() as connection:
+            if self._database.is_postgres:
+                return self._hashed_by_server(connection, owners)
+            values = self._values(connection, owners)
+        return {owner: self._hashed(by_table) for owner, by_table in values.items()}
+
+    def read_digested(self, owners: Sequence[str]) -> Iterator[tuple[RowContent, bytes]]:
+        """Yield the rows of *owners*, each owner's with their digest, all from one snapshot."""
+        is_postgres, digests = self._database.is_postgres, dict[str, bytes]()
+        with self._database.snapshot() as connection:
+            if is_postgres:
+                digests = self._hashed_by_server(connection, owners)
+            values = self._values(connection, owners)
+        for owner, by_table in values.items():
+            digest = digests[owner] if is_postgres else self._hashed(by_table)
+            yield self._content(owner, by_table), digest
 
     def triggers(self) -> Triggers:
         """The triggers on these tables; they connect when they are first asked."""
@@ -167,16 +200,53 @@ class TableSource:
         """Close the database's connections."""
         self._database.close()
 
+    def _values(self, connection: sa.Connection, owners: Sequence[str]) -> dict[str, _Values]:
+        tables = self._tables()
+        asked = frozenset(owners)
+        values: dict[str, _Values] = {}
+        for index, entity in enumerate(tables):
+            for row in self._database.stream(connection, entity.select(owners)):
+                owner = str(row[0])
+                if owner not in asked:
+                    continue  # a column's type or collation may find more
+                if owner not in values:
+                    values[owner] = [[] for _ in tables]
+                values[owner][index].append(tuple(row[1:]))
+        return values
+
+    def _content(self, owner: str, values: _Values) -> RowContent:
+        by_table = zip(self._tables(), values, strict=True)
+        return RowContent(owner, [[table.fields(row) for row in rows] for table, rows in by_table])
+
+    def _hashed(self, values: _Values) -> bytes:
+        by_table = zip(self._tables(), values, strict=True)
+        return tables_digest((table.which, values_digest(rows)) for table, rows in by_table if rows)
+
+    def _hashed_by_server(
+        self, connection: sa.Connection, owners: Sequence[str]
+    ) -> dict[str, bytes]:
+        asked = frozenset(owners)
+        parts: dict[str, list[tuple[bytes, bytes]]] = {}
+        for table in self._tables():
+            for value, digest in connection.execute(table.select_hashed(owners)):
+                owner = str(value)
+                if owner in asked:
+                    parts.setdefault(owner, []).append((table.which, digest))
+        return {owner: tables_digest(found) for owner, found in parts.items()}
+
     def _tracked(self) -> Sequence[TrackedTable]:
         return merged(table.tracked() for table in self._tables())
 
     def _tables(self) -> list[_EntityTable]:
         if self._described is None:
             specs = zip(self._mapping.entities, self._fields, strict=True)
-            self._described = [self._entity_table(spec, fields) for spec, fields in specs]
+            self._described = [
+                self._entity_table(index, spec, fields)
+                for index, (spec, fields) in enumerate(specs)
+            ]
         return self._described
 
-    def _entity_table(self, spec: EntitySpec, fields: FieldsRead) -> _EntityTable:
+    def _entity_table(self, index: int, spec: EntitySpec, fields: FieldsRead) -> _EntityTable:
         setting = f"the [[entity]] of kind = {spec.kind!r}"
         table = self._database.table(spec.table or "", spec.owner, [], setting=setting)
         known = list(table.c.keys())
@@ -186,14 +256,18 @@ class TableSource:
             if not present and name in fields.required:
                 raise no_such_column(spec.table or "", name, known, setting)
             columns.update(dict.fromkeys(present))
-        json_columns = [n for n in columns if isinstance(table.c[n].type, sa.JSON)]
+        is_postgres = self._database.is_postgres
+        json_columns = [
+            n for n in columns if not is_postgres and isinstance(table.c[n].type, sa.JSON)
+        ]
         return _EntityTable(
             spec,
             table,
             self._database.owner_column(table.c[spec.owner]),
             tuple(columns),
             tuple(self._selected(table.c[name]) for name in columns),
-            frozenset() if self._database.is_postgres else frozenset(json_columns),
+            frozenset(json_columns),
+            which_table(index, tuple(columns), json_columns),
         )
 
     def _selected(self, column: sa.Column[Any]) -> sa.ColumnElement[Any]:

@@ -13,6 +13,9 @@ DEFAULT_SCHEMA = "undrift"
 
 _NAME_BYTES = 63  # PostgreSQL cuts what is longer
 
+MEMORY_TABLES = ("state_memo", "state_run", "state_result")
+"""Those of what is remembered of whole fleets; they came with version 2."""
+
 TABLES = (
     "state_layout",
     "state_standing",
@@ -22,6 +25,7 @@ TABLES = (
     "kind_state",
     "state_delete",
     "state_worker",
+    *MEMORY_TABLES,
 )
 """Every table of a state; in a schema that is not undrift's, ``undrift_`` comes before it."""
 

@@ -6,7 +6,7 @@ A message names what the server says in its first line, never its details: those
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -102,19 +102,21 @@ def mapped_errors(
         raise UNUSABLE_VALUE.error(address.location, "it is not valid Unicode") from None
 
 
-def mapped_error(error: psycopg.Error, address: Address, doing: Doing) -> UndriftError:
-    """What psycopg's *error* means."""
+def mapped_error(
+    error: psycopg.Error, address: Address, doing: Doing, tables: Sequence[str] = TABLES
+) -> UndriftError:
+    """What psycopg's *error* means, met with *tables*."""
     # psycopg itself refuses some values, without a state.
     state = error.sqlstate or ("22000" if isinstance(error, psycopg.DataError) else "")
     message = error.diag.message_primary or " ".join(str(error).split())
     message = without_quotation(error, message)
     if state == "42501":
-        return missing_right(address, message, doing)
+        return missing_right(address, message, doing, tables)
     return _meaning_of(state, message, doing).error(address.location, message)
 
 
-def grants(address: Address, doing: Doing) -> str:
-    """The rights that a role needs on a state that somebody else has created."""
+def grants(address: Address, doing: Doing, tables: Sequence[str] = TABLES) -> str:
+    """The rights that a role needs on *tables* of a state that somebody else has created."""
     role = sql.Identifier(address.role)
     schema = sql.Identifier(address.schema)
     if doing == "create":
@@ -122,17 +124,19 @@ def grants(address: Address, doing: Doing) -> str:
     else:
         rights = "SELECT" if doing == "read" else "SELECT, INSERT, UPDATE, DELETE"
         statement = sql.SQL("GRANT USAGE ON SCHEMA {} TO {}; GRANT {} ON {} TO {}").format(
-            schema, role, sql.SQL(rights), sql.SQL(", ").join(map(address.table, TABLES)), role
+            schema, role, sql.SQL(rights), sql.SQL(", ").join(map(address.table, tables)), role
         )
     return statement.as_string(None)
 
 
-def missing_right(address: Address, message: str, doing: Doing) -> ConfigError:
-    """The role may not; *message* is the server's."""
+def missing_right(
+    address: Address, message: str, doing: Doing, tables: Sequence[str] = TABLES
+) -> ConfigError:
+    """The role may not do that to *tables*; *message* is the server's."""
     return ConfigError(
         f"The state's role may not {doing}",
         why=f"{address.location}: {message}.",
-        fix=f"let the owner run: {grants(address, doing)}",
+        fix=f"let the owner run: {grants(address, doing, tables)}",
     )
 
 

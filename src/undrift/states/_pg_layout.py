@@ -16,7 +16,7 @@ from psycopg.rows import TupleRow, class_row
 
 from undrift.errors import ConfigError, keep_first_line
 from undrift.states._meaning import FOREIGN, NEWER_LAYOUT, OLDER_LAYOUT
-from undrift.states._pg_address import TABLES, Address
+from undrift.states._pg_address import MEMORY_TABLES, TABLES, Address
 from undrift.states._pg_errors import mapped_error
 from undrift.states._pg_statements import Statements
 
@@ -119,6 +119,37 @@ CREATE TABLE {state_worker} (
     PRIMARY KEY (scope, worker_id)
 )"""
 
+# What raw content rendered to, and runs over the fleet: see `undrift.memory`.
+_MEMO = """\
+CREATE TABLE {state_memo} (
+    scope text COLLATE "C",
+    owner_id text COLLATE "C",
+    key text NOT NULL,
+    raw bytea NOT NULL,
+    wanted bytea NOT NULL,
+    counts text NOT NULL,
+    PRIMARY KEY (scope, owner_id)
+) WITH (fillfactor = 90)"""
+_RUN = """\
+CREATE TABLE {state_run} (
+    scope text COLLATE "C",
+    name text COLLATE "C",
+    run_id text NOT NULL,
+    position text NOT NULL,
+    results bigint NOT NULL DEFAULT 0,
+    began_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (scope, name)
+)"""
+_RESULT = """\
+CREATE TABLE {state_result} (
+    scope text COLLATE "C",
+    name text COLLATE "C",
+    run_id text COLLATE "C",
+    number bigint,
+    result text NOT NULL,
+    PRIMARY KEY (scope, name, run_id, number)
+)"""
+
 # A million owners that are clean, and entities that are neither parked nor deleted, are in none of
 # these but the second, whose beginning alone is read. A claim's lists read one each.
 _INDEXES: tuple[LiteralString, ...] = (
@@ -140,9 +171,12 @@ VERSIONS: list[tuple[LiteralString, ...]] = [
         "INSERT INTO {state_layout} VALUES (0)",
         *(_STANDING, _CONFIG, _OWNER, _ENTITY, _KIND, _DELETE, _WORKER),
         *_INDEXES,
-    )
+    ),
+    (_MEMO, _RUN, _RESULT),
 ]
 """What leads from each layout to the next: the first from nothing to version 1."""
+
+_MEMORY_VERSION = 2
 
 # Two processes that create a state do it one after the other ("undrifu" in ASCII).
 _LOCK = f"SELECT pg_advisory_xact_lock({0x756E6472696675})"
@@ -210,12 +244,9 @@ class Layout:
         }
         if not found:
             return 0
+        later = [address.prefix + name for name in MEMORY_TABLES]
         missing = [name for name in names if not found.get(name, (False, False))[0]]
-        if missing:
-            raise FOREIGN.error(
-                address.location,
-                f"schema {address.schema} has some of undrift's tables, but no {missing[0]}",
-            )
+        self._refuse_without([name for name in missing if name not in later])
         for name, (_, hides_rows) in found.items():
             if hides_rows:
                 raise self._hidden(name)
@@ -226,7 +257,18 @@ class Layout:
             raise NEWER_LAYOUT.error(
                 address.location, f"its layout is version {row[0]}, this undrift's {len(VERSIONS)}"
             )
+        if row[0] >= _MEMORY_VERSION:
+            self._refuse_without(missing)
         return row[0]
+
+    def _refuse_without(self, missing: Sequence[str]) -> None:
+        """Let pass only where no table is *missing*."""
+        if missing:
+            address = self._address
+            raise FOREIGN.error(
+                address.location,
+                f"schema {address.schema} has some of undrift's tables, but no {missing[0]}",
+            )
 
     def refuse_older(self, connection: Connection[TupleRow]) -> None:
         """Let only the current layout pass."""

@@ -171,6 +171,31 @@ FROM first WHERE owner.scope = %(scope)s AND owner.owner_id = first.owner_id
 RETURNING owner.owner_id, owner.priority, owner.attempts,
           greatest(0, extract(epoch FROM now() - first.since))::float8"""
 
+# The planner must not read everybody because it takes many for passed over. So the round is a
+# parameter, which it compares with its statistics; and where those are old, it is asked first
+# whether there is anybody at all.
+_CURRENT_ROUND: LiteralString = """
+SELECT round + (again_at <= now() IS TRUE)::int FROM {state_standing} WHERE scope = %(scope)s"""
+_DIRTY: LiteralString = """
+SELECT owner_id FROM (
+    SELECT owner_id FROM {owner_state} WHERE scope = %(scope)s
+       AND dirty_since IS NOT NULL AND next_attempt_at = '-infinity'
+    UNION ALL
+    SELECT owner_id FROM {owner_state} WHERE scope = %(scope)s
+       AND is_known AND round < %(round)s AND next_attempt_at = '-infinity'
+       AND (SELECT round FROM {owner_state} WHERE scope = %(scope)s
+            AND is_known AND next_attempt_at = '-infinity' ORDER BY round LIMIT 1) < %(round)s
+    UNION ALL
+    SELECT owner_id FROM {owner_state} WHERE scope = %(scope)s
+       AND next_attempt_at > '-infinity' AND (dirty_since IS NOT NULL OR round < %(round)s)
+    UNION ALL
+    SELECT owner_id FROM {owner_state} WHERE scope = %(scope)s AND suspect_until <= now()
+    UNION ALL
+    SELECT owner_id FROM {entity_state} WHERE scope = %(scope)s AND parked_until <= now()
+) AS lists
+WHERE %(after)s::text IS NULL OR owner_id > %(after)s::text
+GROUP BY owner_id ORDER BY owner_id LIMIT %(limit)s"""
+
 _FRESH: LiteralString = """
 SELECT owner_id FROM {owner_state}
 WHERE scope = %(scope)s AND owner_id = ANY(%(owners)b::text[])
@@ -277,6 +302,14 @@ def claim(session: Session, holder: str, limit: int, seconds: float) -> list[Dir
     # What an UPDATE returns is in no order.
     found = sorted(rows, key=lambda row: (-row[1], -row[3], row[0]))
     return [DirtyOwner(owner_id, attempts, waited) for owner_id, _, attempts, waited in found]
+
+
+def dirty(session: Session, limit: int, after: str | None) -> list[str]:
+    """Owners who are dirty, whoever has them."""
+    standing = session.row(_CURRENT_ROUND)
+    round_ = 0 if standing is None else standing[0]
+    rows = session.rows(_DIRTY, round=round_, limit=limit, after=after)
+    return [owner_id for (owner_id,) in rows]
 
 
 # --- verification

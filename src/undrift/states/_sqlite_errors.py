@@ -7,7 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from undrift.errors import ConfigError, StateUnavailable
-from undrift.states._meaning import NOT_CREATED, OLDER_LAYOUT, REFUSED, UNUSABLE_VALUE, Meaning
+from undrift.states._meaning import (
+    FOREIGN,
+    NOT_CREATED,
+    OLDER_LAYOUT,
+    REFUSED,
+    UNUSABLE_VALUE,
+    Meaning,
+)
 
 _NO_RIGHTS = Meaning(
     ConfigError,
@@ -73,6 +80,8 @@ def _meaning_of(error: sqlite3.Error) -> Meaning:
         return NOT_CREATED
     if code == sqlite3.SQLITE_ERROR and ("no such column" in message or "no column" in message):
         return OLDER_LAYOUT
+    if code == sqlite3.SQLITE_ERROR and message.endswith("already exists"):
+        return FOREIGN
     return _MEANINGS.get(code, _UNREADABLE)
 
 

@@ -5,6 +5,7 @@ Times are REAL, in seconds of the state's clock; nothing else is.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from uuid import uuid4
 
 from undrift.states._meaning import FOREIGN, NEWER_LAYOUT, OLDER_LAYOUT
@@ -104,6 +105,38 @@ CREATE TABLE undrift_state_worker (
     PRIMARY KEY (scope, worker_id)
 ) WITHOUT ROWID"""
 
+# What raw content rendered to, and runs over the fleet: see `undrift.memory`.
+_MEMO = """\
+CREATE TABLE undrift_state_memo (
+    scope TEXT NOT NULL,
+    owner_id TEXT NOT NULL,
+    key TEXT NOT NULL,
+    raw BLOB NOT NULL,
+    wanted BLOB NOT NULL,
+    counts TEXT NOT NULL,
+    PRIMARY KEY (scope, owner_id)
+) WITHOUT ROWID"""
+_RUN = """\
+CREATE TABLE undrift_state_run (
+    scope TEXT NOT NULL,
+    name TEXT NOT NULL,
+    run_id TEXT NOT NULL,
+    position TEXT NOT NULL,
+    results INTEGER NOT NULL DEFAULT 0,
+    began_at REAL NOT NULL,
+    PRIMARY KEY (scope, name)
+) WITHOUT ROWID"""
+# With a rowid: a result can be longer than what suits the pages of a tree of keys.
+_RESULT = """\
+CREATE TABLE undrift_state_result (
+    scope TEXT NOT NULL,
+    name TEXT NOT NULL,
+    run_id TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    result TEXT NOT NULL,
+    PRIMARY KEY (scope, name, run_id, number)
+)"""
+
 # A million owners that are clean, and entities that are neither parked nor deleted, are in none of
 # these but the second, whose beginning alone is read. A claim's lists read one each.
 _INDEXES = (
@@ -133,12 +166,16 @@ VERSIONS: list[tuple[str, ...]] = [
         "INSERT INTO undrift_state_layout VALUES (0)",
         *(_STANDING, _CONFIG, _OWNER, _ENTITY, _KIND, _DELETE, _WORKER),
         *_INDEXES,
-    )
+    ),
+    (_MEMO, _RUN, _RESULT),
 ]
 """What leads from each layout to the next: the first from nothing to version 1."""
 
+_MEMORY_VERSION = 2
+
 SET_VERSION = "UPDATE undrift_state_layout SET version = :version"
 
+_MEMORY = {"undrift_state_memo", "undrift_state_run", "undrift_state_result"}
 _OURS = (
     "undrift_state_layout",
     "undrift_state_standing",
@@ -148,6 +185,7 @@ _OURS = (
     "undrift_kind_state",
     "undrift_state_delete",
     "undrift_state_worker",
+    *sorted(_MEMORY),
 )
 _FIND_TABLES = f"SELECT name FROM sqlite_master WHERE name IN {_OURS!r}"  # noqa: S608 - constants
 _HAS_SCOPE = "SELECT 1 FROM undrift_state_standing WHERE scope = :scope"
@@ -165,9 +203,8 @@ def found_version(connection: Connection, location: str) -> int:
     found = {name for (name,) in connection.execute(_FIND_TABLES)}
     if not found:
         return 0
-    if found != set(_OURS):
-        missing = ", ".join(sorted(set(_OURS) - found))
-        raise FOREIGN.error(location, f"of undrift's tables, {missing} is missing")
+    missing = set(_OURS) - found
+    _refuse_without(missing - _MEMORY, location)
     (version,) = connection.execute("SELECT max(version) FROM undrift_state_layout").fetchone()
     if not isinstance(version, int):
         raise FOREIGN.error(location, "undrift_state_layout names no version")
@@ -175,7 +212,16 @@ def found_version(connection: Connection, location: str) -> int:
         raise NEWER_LAYOUT.error(
             location, f"its layout is version {version}, this undrift knows {len(VERSIONS)}"
         )
+    if version >= _MEMORY_VERSION:
+        _refuse_without(missing, location)
     return version
+
+
+def _refuse_without(missing: Collection[str], location: str) -> None:
+    """Let pass only where no table is *missing*."""
+    if missing:
+        names = ", ".join(sorted(missing))
+        raise FOREIGN.error(location, f"of undrift's tables, {names} is missing")
 
 
 def refuse_older(connection: Connection, location: str) -> None:

@@ -128,6 +128,29 @@ UPDATE undrift_owner_state SET
     suspect_until = CASE WHEN suspect_until > :now THEN suspect_until END
 WHERE scope = :scope AND owner_id = :owner_id"""
 
+_ROUND_TO_COME = """
+SELECT round + (again_at IS NOT NULL AND again_at <= :now)
+FROM undrift_state_standing WHERE scope = :scope"""
+_DIRTY_BY_ID = """
+SELECT owner_id FROM (
+    SELECT owner_id FROM undrift_owner_state INDEXED BY undrift_owner_state_dirty
+    WHERE scope = :scope AND dirty_since IS NOT NULL AND next_attempt_at <= 0
+    UNION ALL
+    SELECT owner_id FROM undrift_owner_state INDEXED BY undrift_owner_state_round
+    WHERE scope = :scope AND is_known = 1 AND round < :round AND next_attempt_at <= 0
+    UNION ALL
+    SELECT owner_id FROM undrift_owner_state INDEXED BY undrift_owner_state_failed
+    WHERE scope = :scope AND next_attempt_at > 0 AND (dirty_since IS NOT NULL OR round < :round)
+    UNION ALL
+    SELECT owner_id FROM undrift_owner_state INDEXED BY undrift_owner_state_suspect
+    WHERE scope = :scope AND suspect_until <= :now
+    UNION ALL
+    SELECT owner_id FROM undrift_entity_state INDEXED BY undrift_entity_state_parked
+    WHERE scope = :scope AND parked_until <= :now
+)
+WHERE :after IS NULL OR owner_id > :after
+GROUP BY owner_id ORDER BY owner_id LIMIT :limit"""
+
 _FRESH = """
 SELECT owner_id FROM undrift_owner_state
 WHERE scope = :scope AND owner_id IN (SELECT value FROM json_each(:owners))
@@ -259,6 +282,14 @@ def _waiting(session: Session, limit: int) -> Waiting:
             for row in rows:
                 waiting.add(*row)
     return waiting
+
+
+def dirty(session: Session, limit: int, after: str | None) -> list[str]:
+    """Owners who are dirty, whoever has them."""
+    standing = session.row(_ROUND_TO_COME)
+    round_ = 0 if standing is None else standing[0]
+    rows = session.rows(_DIRTY_BY_ID, round=round_, limit=limit, after=after)
+    return [owner_id for (owner_id,) in rows]
 
 
 # --- verification

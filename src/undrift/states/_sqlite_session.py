@@ -1,12 +1,13 @@
-"""One call of a state in SQLite: its connection, its scope and its moment."""
+"""The calls of a state in SQLite: their connection, their scope and their moment."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from json import JSONEncoder
 from typing import Any, NamedTuple
 
-from undrift.states._sqlite_file import Connection
+from undrift.states._sqlite_file import Connection, SqliteFile, transaction
 
 _encode = JSONEncoder(ensure_ascii=False).encode
 
@@ -33,6 +34,10 @@ class Session(NamedTuple):
         row: Row | None = self.connection.execute(statement, self._with(parameters)).fetchone()
         return row
 
+    def stream(self, statement: str, **parameters: object) -> Iterator[Row]:
+        """The rows of a query as they come."""
+        yield from self.connection.execute(statement, self._with(parameters))
+
     def run(self, statement: str, **parameters: object) -> int:
         """Run a statement, and say how many rows it changed."""
         return self.connection.execute(statement, self._with(parameters)).rowcount
@@ -43,6 +48,31 @@ class Session(NamedTuple):
 
     def _with(self, parameters: Mapping[str, object]) -> dict[str, object]:
         return {"scope": self.scope, "now": self.now, **parameters}
+
+
+class Sessions:
+    """The calls of one scope in one file, errors mapped.
+
+    Args:
+        clock: seconds; read once for each call.
+    """
+
+    def __init__(self, file: SqliteFile, scope: str, clock: Callable[[], float]) -> None:
+        self._file = file
+        self._scope = scope
+        self._clock = clock
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """One snapshot; nobody waits for it."""
+        with self._file.connection() as connection, transaction(connection, "DEFERRED"):
+            yield Session(connection, self._scope, self._clock())
+
+    @contextmanager
+    def writing(self) -> Iterator[Session]:
+        """The only writer until it ends."""
+        with self._file.connection() as connection, transaction(connection, "IMMEDIATE"):
+            yield Session(connection, self._scope, self._clock())
 
 
 def id_list(ids: Sequence[str]) -> str:

@@ -6,6 +6,8 @@ refuses. No owner is called so, which makes it no error: nothing is remembered o
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
@@ -26,6 +28,10 @@ BUDGET_SECONDS = 60.0
 """Deletes are counted by the minute: a day of them is a thousand rows, however many there are."""
 
 _ERROR_CHARACTERS = 1_000
+
+_NAME_CHARACTERS = 400  # PostgreSQL's keys end at 2,700 bytes
+_ESCAPED = re.compile("[\\\\\x00\ud800-\udfff]")
+_ESCAPE = re.compile(r"\\(?:\\|u([0-9a-f]{4}))")
 
 T = TypeVar("T")
 
@@ -57,6 +63,34 @@ def distinct_rows(rows: Iterable[EntityRow]) -> list[EntityRow]:
 def one_line(failure: Failure) -> str:
     """What happened, as any database can store it."""
     return " ".join(storable_text(failure.error).split())[:_ERROR_CHARACTERS]
+
+
+def kept_text(text: str) -> str:
+    """Any *text* as every database holds it; `text_kept` gives it back as it was."""
+    return _ESCAPED.sub(_escape, text)
+
+
+def text_kept(kept: str) -> str:
+    """The text of which `kept_text` made *kept*."""
+    return _ESCAPE.sub(_unescape, kept) if "\\" in kept else kept
+
+
+def kept_name(name: str) -> str:
+    """*name* as a key: any database holds it, and it is never too long for one."""
+    kept = kept_text(name)
+    if len(kept) <= _NAME_CHARACTERS:
+        return kept
+    digest = hashlib.sha256(kept.encode()).hexdigest()
+    return f"{kept[: _NAME_CHARACTERS - len(digest)]}{digest}"
+
+
+def _escape(found: re.Match[str]) -> str:
+    character = found[0]
+    return "\\\\" if character == "\\" else f"\\u{ord(character):04x}"
+
+
+def _unescape(found: re.Match[str]) -> str:
+    return chr(int(found[1], 16)) if found[1] else "\\"
 
 
 def is_raisable(wish: VersionRaise, current: Mapping[Identity, EntityRow]) -> bool:

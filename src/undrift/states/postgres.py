@@ -11,14 +11,10 @@ Safety:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from functools import partial
 from typing import TypeVar
 
 from psycopg import Connection
 
-from undrift.pooling import Pool
-from undrift.postgres import connect, is_usable
 from undrift.state import (
     Acknowledgement,
     AllowDeletes,
@@ -40,15 +36,13 @@ from undrift.states import _pg_people as people
 from undrift.states import _pg_queue as queue
 from undrift.states import _pg_rows as entities
 from undrift.states._pg_address import Address, parse_address
-from undrift.states._pg_errors import PASSING, Doing, mapped_errors
+from undrift.states._pg_errors import PASSING, mapped_errors
 from undrift.states._pg_layout import Layout
-from undrift.states._pg_session import Session
+from undrift.states._pg_memory import PostgresMemory
+from undrift.states._pg_session import Session, Sessions
 from undrift.states._pg_statements import Statements
 
 T = TypeVar("T")
-
-# Everybody locks in one order, so this is for what a DBA's own statements may do to it.
-_RETRIES = 5
 
 
 class PostgresFence:
@@ -100,8 +94,10 @@ class PostgresState:
         self._scope = scope
         self._statements = Statements(self._address)
         self._layout = Layout(self._address, self._statements, scope)
-        self._pool = Pool(partial(connect, self._address.conninfo), Connection.close, is_usable)
+        self._sessions = Sessions(self._address, self._statements, scope)
+        self._once, self._together = self._sessions.once, self._sessions.together
         self._fence = PostgresFence(self._address, self._statements, scope)
+        self._memory = PostgresMemory(self._address, self._layout, self._sessions)
 
     @property
     def location(self) -> str:
@@ -112,6 +108,11 @@ class PostgresState:
     def fence(self) -> PostgresFence:
         """What a store in the same database is to do within a publish."""
         return self._fence
+
+    @property
+    def memory(self) -> PostgresMemory:
+        """What is remembered of whole fleets, in the same schema."""
+        return self._memory
 
     # --- being there
 
@@ -261,6 +262,10 @@ class PostgresState:
         """Lease dirty owners that are free and due."""
         return self._once("write", lambda session: queue.claim(session, holder, limit, seconds))
 
+    def dirty_owners(self, limit: int, after: str | None = None) -> Sequence[str]:
+        """Dirty owners behind *after*, by code point, whoever has them."""
+        return self._once("read", lambda session: queue.dirty(session, limit, after))
+
     def stale_owners(self, owners: Sequence[str], seconds: float) -> Sequence[str]:
         """Those of *owners* that were not verified within *seconds*."""
         return self._once("read", lambda session: queue.stale(session, owners, seconds))
@@ -285,8 +290,7 @@ class PostgresState:
             people.standing(session, self.location, locked=True)
             return people.spend(session, planned, allow)
 
-        with mapped_errors(self._address, "write"):
-            return self._try(work, together=True)  # once: so often is *allow* to be asked
+        return self._sessions.untried("write", work)  # so often is *allow* to be asked
 
     def buried(self, older_than_seconds: float, limit: int) -> Sequence[Buried]:
         """Rows of entities that have been deleted for longer."""
@@ -313,29 +317,4 @@ class PostgresState:
 
     def close(self) -> None:
         """Close every connection. Safe to call twice."""
-        self._pool.close()
-
-    # --- sessions
-
-    def _once(self, doing: Doing, work: Callable[[Session], T]) -> T:
-        """Do *work*, each statement of which commits by itself."""
-        return self._do(doing, work, together=False)
-
-    def _together(self, doing: Doing, work: Callable[[Session], T]) -> T:
-        """Do *work* in one transaction."""
-        return self._do(doing, work, together=True)
-
-    def _do(self, doing: Doing, work: Callable[[Session], T], *, together: bool) -> T:
-        with mapped_errors(self._address, doing):
-            for _ in range(_RETRIES):
-                with suppress(*PASSING):
-                    return self._try(work, together=together)
-            return self._try(work, together=together)
-
-    def _try(self, work: Callable[[Session], T], *, together: bool) -> T:
-        with self._pool.connection() as connection:
-            session = Session(connection, self._statements, self._scope)
-            if not together:
-                return work(session)
-            with connection.transaction():
-                return work(session)
+        self._sessions.close()

@@ -11,8 +11,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 from undrift.state import (
@@ -37,8 +36,9 @@ from undrift.states import _sqlite_people as people
 from undrift.states import _sqlite_queue as queue
 from undrift.states import _sqlite_rows as entities
 from undrift.states._sqlite_errors import mapped_errors
-from undrift.states._sqlite_file import Connection, SqliteFile, transaction
-from undrift.states._sqlite_session import Session
+from undrift.states._sqlite_file import Connection, SqliteFile
+from undrift.states._sqlite_memory import SqliteMemory
+from undrift.states._sqlite_session import Session, Sessions
 
 
 class SqliteFence:
@@ -86,7 +86,9 @@ class SqliteState:
     ) -> None:
         self._file = SqliteFile(path, read_only=read_only)
         self._scope = scope
-        self._clock = clock
+        sessions = Sessions(self._file, scope, clock)
+        self._reading, self._writing = sessions.reading, sessions.writing
+        self._memory = SqliteMemory(self._file.location, sessions)
         self._fence = SqliteFence(scope, self._file.location)
 
     @property
@@ -98,6 +100,11 @@ class SqliteState:
     def fence(self) -> SqliteFence:
         """What a store in the same file is to do within a publish."""
         return self._fence
+
+    @property
+    def memory(self) -> SqliteMemory:
+        """What is remembered of whole fleets, in the same file."""
+        return self._memory
 
     # --- being there
 
@@ -248,6 +255,11 @@ class SqliteState:
         with self._writing() as session:
             return queue.claim(session, holder, limit, seconds)
 
+    def dirty_owners(self, limit: int, after: str | None = None) -> Sequence[str]:
+        """Dirty owners behind *after*, by code point, whoever has them."""
+        with self._reading() as session:
+            return queue.dirty(session, limit, after)
+
     def stale_owners(self, owners: Sequence[str], seconds: float) -> Sequence[str]:
         """Those of *owners* that were not verified within *seconds*."""
         with self._reading() as session:
@@ -301,15 +313,3 @@ class SqliteState:
     def close(self) -> None:
         """Close every connection. Safe to call twice."""
         self._file.close()
-
-    # --- sessions
-
-    @contextmanager
-    def _reading(self) -> Iterator[Session]:
-        with self._file.connection() as connection, transaction(connection, "DEFERRED"):
-            yield Session(connection, self._scope, self._clock())
-
-    @contextmanager
-    def _writing(self) -> Iterator[Session]:
-        with self._file.connection() as connection, transaction(connection, "IMMEDIATE"):
-            yield Session(connection, self._scope, self._clock())

@@ -41,6 +41,40 @@ FROM {table}
 WHERE owner_id = ANY(%(owners)s::text[]) AND namespace IS DISTINCT FROM %(namespace)s
   AND deleted IS DISTINCT FROM 1
 GROUP BY owner_id"""
+# Of the covering index alone. The lost vectors, which need the table, are counted for themselves
+# and joined by owner: joined by record, many of them that the planner took for few cost minutes.
+# In a database without an encoding no text can be converted, and any may be kept as it is.
+_DIGESTS = """
+WITH lost AS MATERIALIZED (
+    SELECT owner_id, count(*) AS records
+    FROM {table}
+    WHERE embedding IS NULL AND deleted IS DISTINCT FROM 1 AND owner_id = ANY(%(owners)s::text[])
+      AND {is_mine} AND NOT {is_amiss}
+    GROUP BY owner_id
+), digests AS (
+    SELECT owner_id, count(*) FILTER (WHERE is_mine) AS records,
+           string_agg(item, '' ORDER BY item) FILTER (WHERE is_mine) AS items,
+           count(*) FILTER (WHERE is_mine AND is_amiss) AS amiss,
+           count(*) FILTER (WHERE NOT is_mine) AS unmanaged
+    FROM (
+        SELECT owner_id, {is_mine} AS is_mine, {is_amiss} AS is_amiss,
+               (coalesce(fingerprint, '') || '|' || coalesce(kind, '') || ':'
+                || char_length(coalesce(entity_id, '')) || ':' || coalesce(entity_id, '')
+               ) COLLATE "C" AS item
+        FROM {table}
+        WHERE owner_id = ANY(%(owners)s::text[]) AND deleted IS DISTINCT FROM 1
+    ) AS stored
+    GROUP BY owner_id
+)
+SELECT owner_id, digests.records,
+       sha256(convert_to(coalesce(items, ''), CASE getdatabaseencoding()
+           WHEN 'SQL_ASCII' THEN 'SQL_ASCII' ELSE 'UTF8' END)),
+       amiss + coalesce(lost.records, 0), unmanaged
+FROM digests LEFT JOIN lost USING (owner_id)"""
+_IS_MINE = """
+coalesce(namespace = %(namespace)s AND coalesce(kind, '') = ANY(%(kinds)s::text[]), false)"""
+_IS_AMISS = """
+coalesce(model <> %(model)s OR char_length(fingerprint) <> %(fingerprint_characters)s, true)"""
 _FIRST_OWNERS = """
 SELECT DISTINCT owner_id FROM {table}
 WHERE namespace = %(namespace)s AND deleted IS DISTINCT FROM 1
@@ -180,6 +214,7 @@ class Statements:
         self.stamps_by_vector_id = self._ready(_STAMPS_BY_VECTOR_ID)
         self.tombstones = self._ready(_TOMBSTONES)
         self.unmanaged = self._ready(_UNMANAGED)
+        self.digests = self._ready(_DIGESTS)
         self.first_owners = self._ready(_FIRST_OWNERS)
         self.next_owners = self._ready(_NEXT_OWNERS)
         self.put = self._ready(_PUT)
@@ -215,5 +250,10 @@ class Statements:
         return sql.SQL(statement).format(table=self._table, vector_schema=schema, **parts)
 
     def _ready(self, statement: LiteralString) -> bytes:
-        makes_way = sql.SQL(_MAKES_WAY)
-        return sql.SQL(statement).format(table=self._table, makes_way=makes_way).as_bytes(None)
+        composed = sql.SQL(statement).format(
+            table=self._table,
+            makes_way=sql.SQL(_MAKES_WAY),
+            is_mine=sql.SQL(_IS_MINE),
+            is_amiss=sql.SQL(_IS_AMISS),
+        )
+        return composed.as_bytes(None)

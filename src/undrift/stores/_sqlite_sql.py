@@ -90,6 +90,26 @@ SELECT owner_id, count(*) FROM vectors
 WHERE owner_id IN (SELECT value FROM json_each(:owners)) AND namespace IS NOT :namespace
   AND deleted IS NOT 1
 GROUP BY owner_id"""
+# What is not managed has no item. The joined items are taken as the bytes they are: of text that is
+# not UTF-8 they make another digest, and no error. An aggregate's own ORDER BY is not in every
+# SQLite, but group_concat keeps the order it is given.
+DIGESTS = """
+SELECT owner_id, count(item), CAST(group_concat(item, '') AS BLOB),
+       coalesce(sum(item IS NOT NULL AND is_amiss), 0), count(*) - count(item)
+FROM (
+    SELECT owner_id,
+           CASE WHEN namespace = :namespace
+                 AND coalesce(kind, '') IN (SELECT value FROM json_each(:kinds))
+                THEN coalesce(fingerprint, '') || '|' || coalesce(kind, '') || ':'
+                     || length(coalesce(entity_id, '')) || ':' || coalesce(entity_id, '')
+           END AS item,
+           NOT coalesce(model = :model AND length(fingerprint) = :fingerprint_characters, 0)
+           OR NOT EXISTS (SELECT 1 FROM embeddings e WHERE e.vector_id = v.vector_id) AS is_amiss
+    FROM vectors v
+    WHERE owner_id IN (SELECT value FROM json_each(:owners)) AND deleted IS NOT 1
+    ORDER BY owner_id, item
+)
+GROUP BY owner_id"""
 FIRST_OWNERS = """
 SELECT DISTINCT owner_id FROM vectors WHERE namespace = :namespace AND deleted IS NOT 1
 ORDER BY owner_id LIMIT :limit"""

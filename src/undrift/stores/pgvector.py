@@ -10,7 +10,7 @@ Safety:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -21,6 +21,7 @@ from psycopg import Connection
 from psycopg.rows import TupleRow
 
 from undrift.adoption import StoreFields
+from undrift.digests import FINGERPRINT_CHARACTERS, RecordsDigest
 from undrift.errors import DimensionMismatch
 from undrift.failpoints import reach
 from undrift.fingerprint import is_storable_id
@@ -216,6 +217,21 @@ class PgvectorStore:
         parameters = {"owners": storable(owners), "namespace": self._namespace}
         with self._session("read") as session:
             return dict(session.connection.execute(self._statements.unmanaged, parameters))
+
+    def digests(
+        self, owners: Sequence[str], *, model: str, kinds: Collection[str]
+    ) -> Mapping[str, RecordsDigest]:
+        """The digest of each of *owners*, computed in the server, all from one snapshot."""
+        parameters = {
+            "owners": storable(owners),
+            "namespace": self._namespace,
+            "model": model,
+            "kinds": storable(kinds),
+            "fingerprint_characters": FINGERPRINT_CHARACTERS,
+        }
+        with self._session("read") as session:
+            rows = session.connection.execute(self._statements.digests, parameters)
+            return {owner_id: RecordsDigest(*digest) for owner_id, *digest in rows}
 
     def owners(self, after: str | None, limit: int) -> Sequence[str]:
         """At most *limit* distinct owners of managed records, by code point, behind *after*."""

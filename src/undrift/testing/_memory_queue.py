@@ -81,6 +81,19 @@ class MemoryQueue:
             self._open.mark(owner, now)
         return DirtyOwner(owner_id, owner.attempts, max(0.0, now - since))
 
+    def dirty_owners(self, limit: int, after: str | None = None) -> Sequence[str]:
+        """Dirty owners behind *after*, by code point, whoever has them."""
+        with self._lock:
+            now, tables = self._clock(), self._open
+            is_due_again = tables.again_at is not None and tables.again_at <= now
+            round_ = tables.standing.round + is_due_again
+            found = sorted(
+                owner_id
+                for owner_id, owner in tables.owners.items()
+                if (after is None or owner_id > after) and owner.dirty_from(round_, now) is not None
+            )
+            return found[:limit]
+
     def stale_owners(self, owners: Sequence[str], seconds: float) -> Sequence[str]:
         """Those of *owners* that were not verified within *seconds*."""
         with self._lock:

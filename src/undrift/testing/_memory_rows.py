@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from undrift.memory import Memo
 from undrift.state import EntityRow, Identity, ScrubTurn, Standing, WorkerReport
 
 DAY_SECONDS = 24 * 3600.0
@@ -103,6 +104,20 @@ class Lease(NamedTuple):
 
 
 @dataclass(slots=True)
+class RunRecord:
+    """A run over the fleet, and what it has found.
+
+    Attributes:
+        began_at: by the state's clock.
+    """
+
+    run_id: str
+    position: str
+    began_at: float
+    results: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
 class Tables:
     """Everything one state remembers.
 
@@ -112,6 +127,8 @@ class Tables:
         deletes: when, and how many of which kind.
         refused_at: when deletes had to wait, unless others passed since.
         workers: when first seen, when last, and what they said.
+        memos: by owner, with their key.
+        runs: by name.
     """
 
     standing: Standing
@@ -122,6 +139,8 @@ class Tables:
     deletes: list[tuple[float, Mapping[str, int]]] = field(default_factory=list)
     refused_at: float | None = None
     workers: dict[str, tuple[float, float, WorkerReport]] = field(default_factory=dict)
+    memos: dict[str, tuple[str, Memo]] = field(default_factory=dict)
+    runs: dict[str, RunRecord] = field(default_factory=dict)
     scrub: ScrubTurn = NEW_PASS
     scrub_began_at: float | None = None
     scrub_holder: str = ""
@@ -135,6 +154,10 @@ class Tables:
         twin.leases = dict(self.leases)
         twin.deletes = list(self.deletes)
         twin.workers = dict(self.workers)
+        twin.memos = dict(self.memos)
+        twin.runs = {
+            name: replace(run, results=list(run.results)) for name, run in self.runs.items()
+        }
         return twin
 
     def known(self, owner_id: str) -> OwnerRecord:

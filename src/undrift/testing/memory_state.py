@@ -20,6 +20,7 @@ from undrift.state import (
     Standing,
     VersionRaise,
 )
+from undrift.testing._memory_fleet import MemoryFleet
 from undrift.testing._memory_queue import MemoryQueue
 from undrift.testing._memory_rows import DAY_SECONDS, EntityRecord, Lease, OwnerRecord, Tables
 
@@ -73,6 +74,7 @@ class MemoryState(MemoryQueue):
         super().__init__(clock)
         self._new_id = new_id
         self._fence = MemoryFence(self)
+        self._memory = MemoryFleet(self._at_once)
 
     # --- what no port has: copies, and a transaction to share
 
@@ -114,6 +116,17 @@ class MemoryState(MemoryQueue):
     def fence(self) -> MemoryFence:
         """What a store is to do within a publish."""
         return self._fence
+
+    @property
+    def memory(self) -> MemoryFleet:
+        """What is remembered of whole fleets."""
+        return self._memory
+
+    @contextmanager
+    def _at_once(self) -> Iterator[tuple[Tables, float]]:
+        """What is remembered, and the time; nobody else gets in."""
+        with self._lock:
+            yield self._open, self._clock()
 
     def unexpected(self, expected: Sequence[Expected]) -> frozenset[str]:
         """The owners of whom a row is not as expected, or gone."""

@@ -31,6 +31,7 @@ import pytest
 # Before the parts are imported: pytest explains the failed assertions of modules it knows of.
 pytest.register_assert_rewrite(
     "undrift.testing._store_claims",
+    "undrift.testing._store_digests",
     "undrift.testing._store_enumeration",
     "undrift.testing._store_fencing",
     "undrift.testing._store_fixtures",
@@ -42,6 +43,7 @@ pytest.register_assert_rewrite(
 
 from undrift.ports import StoreClass, VectorStore  # noqa: E402
 from undrift.testing._store_claims import ClaimContract  # noqa: E402
+from undrift.testing._store_digests import DigestContract  # noqa: E402
 from undrift.testing._store_enumeration import EnumerationContract  # noqa: E402
 from undrift.testing._store_fencing import FencingContract  # noqa: E402
 from undrift.testing._store_fixtures import Open, StoreFixtures, enumerated, stamps_of  # noqa: E402
@@ -60,8 +62,10 @@ __all__ = [
 ]
 
 
-class StoreContract(EnumerationContract, PublishingContract, SearchContract, ProcessContract):
-    """The promises of `undrift.ports.VectorStore`."""
+class StoreContract(
+    EnumerationContract, DigestContract, PublishingContract, SearchContract, ProcessContract
+):
+    """The promises of `undrift.ports.VectorStore`, and of `undrift.digests.DigestingStore`."""
 
     def test_a_store_that_was_not_created_does_not_exist(self, open_store: Open) -> None:
         """Looking creates nothing."""

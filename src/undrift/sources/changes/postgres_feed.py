@@ -13,14 +13,14 @@ import psycopg
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
-from undrift.changes import ChangeStatus, MarkEveryone, MarkOwners
+from undrift.changes import ChangeStatus, MarkEveryone, MarkOwners, Peeked
 from undrift.errors import UndriftError
 from undrift.forks import after_fork, leave_to_parent
 from undrift.sources.changes.failures import mapped_change_failures, not_installed
 from undrift.sources.changes.postgres_catalog import read_catalogue
 from undrift.sources.changes.postgres_sql import CHANNEL
-from undrift.sources.changes.postgres_triggers import PostgresTriggers
-from undrift.sources.changes.taken import hand_over
+from undrift.sources.changes.postgres_triggers import LOOK_RIGHTS, PostgresTriggers
+from undrift.sources.changes.taken import hand_over, peeked
 from undrift.sources.changes.tracked import TrackedTable
 from undrift.sources.database import Database, postgres_engine
 from undrift.sources.failures import without_details
@@ -30,6 +30,12 @@ _log = logging.getLogger(__name__)
 # Whoever locks a mark removes it; another worker takes the next ones instead of waiting.
 _TAKE = sa.text("""
 SELECT id, owner_id FROM undrift.change ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED""")
+# The mark for everybody comes first, whatever the page. One owner more than asked for says that
+# there are more.
+_PEEK = sa.text("""
+SELECT owner_id FROM undrift.change
+WHERE owner_id IS NULL OR CAST(:after AS text) IS NULL OR owner_id > CAST(:after AS text)
+GROUP BY owner_id ORDER BY owner_id NULLS FIRST LIMIT :limit""")
 _REMOVE = sa.text("DELETE FROM undrift.change WHERE id = ANY(CAST(:ids AS bigint[]))")
 _RIGHTS = (
     'let the role that installed them run: GRANT USAGE ON SCHEMA "undrift" and GRANT SELECT, '
@@ -63,11 +69,20 @@ class PostgresFeed:
             mapped_change_failures(self._database.location, rights=_RIGHTS),
             self._opened().begin() as connection,
         ):
-            marks = self._locked_marks(connection, limit)
+            marks = self._marks(connection, _TAKE, limit=limit)
             if marks:
                 hand_over((row.owner_id for row in marks), mark, mark_everyone)
                 connection.execute(_REMOVE, {"ids": [row.id for row in marks]})
             return len(marks)
+
+    def peek(self, limit: int, after: str | None = None) -> Peeked:
+        """Whom the marks name that nobody has taken; takes, locks and writes nothing."""
+        with (
+            self._database.snapshot() as connection,
+            mapped_change_failures(self._database.location, rights=LOOK_RIGHTS),
+        ):
+            marks = self._marks(connection, _PEEK, limit=limit + 2, after=after)
+        return peeked((row.owner_id for row in marks), limit, after)
 
     def wait(self, seconds: float) -> None:
         """Return when there may be marks again, at the latest after so long."""
@@ -101,9 +116,11 @@ class PostgresFeed:
         if engine is not None:
             engine.dispose()
 
-    def _locked_marks(self, connection: Connection, limit: int) -> Sequence[sa.Row[Any]]:
+    def _marks(
+        self, connection: Connection, statement: sa.TextClause, **parameters: object
+    ) -> Sequence[sa.Row[Any]]:
         try:
-            return connection.execute(_TAKE, {"limit": limit}).all()
+            return connection.execute(statement, parameters).all()
         except sa.exc.ProgrammingError as exc:
             if getattr(exc.orig, "sqlstate", None) in ("42P01", "3F000"):
                 raise not_installed(self._database.location) from without_details(exc)

@@ -48,7 +48,7 @@ _REMOVE_RIGHTS = (
     "run it as the role that installed them, or let an administrator run the statements of "
     "`undrift triggers remove --sql`"
 )
-_LOOK_RIGHTS = (
+LOOK_RIGHTS = (
     'let the role that installed them run: GRANT USAGE ON SCHEMA "undrift" and GRANT SELECT ON '
     '"undrift"."change" to this role'
 )
@@ -112,7 +112,7 @@ class PostgresTriggers:
             look = self._look(connection, notify=None)
             marks, oldest_seconds = 0, None
             if look.catalogue.server.has_changes:
-                with mapped_change_failures(self._database.location, rights=_LOOK_RIGHTS):
+                with mapped_change_failures(self._database.location, rights=LOOK_RIGHTS):
                     row = connection.execute(_MARKS).one()
                 marks = row.marks
                 oldest_seconds = None if row.marks == 0 else max(0.0, float(row.oldest_seconds))

@@ -264,7 +264,10 @@ class StatePort:
     """The state as a process uses it: every method of the real one, each a step."""
 
     _READS = frozenset(
-        {"exists", "standing", "note", "parked", "stale_owners", "buried", "summary", "ddl"}
+        {
+            *("exists", "standing", "note", "parked", "buried", "summary", "ddl"),
+            *("dirty_owners", "stale_owners"),
+        }
     )
 
     def __init__(self, process: Process) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from typing import NamedTuple, Protocol
 
-from undrift.changes import ChangeStatus, MarkEveryone, MarkOwners
+from undrift.changes import ChangeStatus, MarkEveryone, MarkOwners, Peeked
 from undrift.errors import ConfigError, UndriftError
 from undrift.model import Outcome
 from undrift.testing.simulation.oracle import describe_error
@@ -72,6 +72,13 @@ class SimulatedFeed:
             mark(sorted(set(marks.values())))
             call("source", "marks.delete", lambda: self._delete(marks), writes=True)
         return len(marks)
+
+    def peek(self, limit: int, after: str | None = None) -> Peeked:
+        """Whom the marks name."""
+        marks = self._process.call("source", "marks.peek", lambda: set(self._source.marks.values()))
+        behind = sorted(owner for owner in marks if after is None or owner > after)
+        page = behind[:limit]
+        return Peeked(page, False, page[-1] if len(behind) > limit else None)
 
     def _delete(self, marks: dict[int, str]) -> None:
         for number in marks:

@@ -1,0 +1,90 @@
+"""What the options of a check of everybody come to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from undrift.cli.problems import UsageError
+from undrift.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """How many users may be out of sync before a run fails: a count, or a share of those seen."""
+
+    value: float = 0.0
+    is_percentage: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> Tolerance:
+        """Read ``5`` or ``0.1%``.
+
+        Raises:
+            ConfigError: it is neither.
+        """
+        number = text.strip().removesuffix("%")
+        is_percentage = text.strip().endswith("%")
+        try:
+            value = float(number) if is_percentage else int(number)
+        except ValueError:
+            value = -1
+        if not 0 <= value <= (100 if is_percentage else 2**53):
+            raise ConfigError(
+                f"--fail-above {text} is not a limit",
+                why="it takes a number of users, or a percentage of the checked ones.",
+                fix="write it like --fail-above 5 or --fail-above 0.1%",
+            )
+        return cls(value, is_percentage)
+
+    def allows(self, out_of_sync: int, *, of: int) -> bool:
+        """Whether so many are not too many, *of* all that were seen."""
+        allowed = of * self.value / 100 if self.is_percentage else self.value
+        return out_of_sync <= allowed
+
+
+NO_TOLERANCE = Tolerance()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetChoice:
+    """The options of a check that are about everybody, as they were given.
+
+    Attributes:
+        changed: only users who were changed since their last sync.
+        processes: None for one for each core.
+    """
+
+    changed: bool = False
+    sample: str | None = None
+    shard: str | None = None
+    until: str | None = None
+    rate: float | None = None
+    resume: bool = False
+    no_memo: bool = False
+    processes: int | None = None
+
+    def require_fits(self, *, is_everybody: bool) -> None:
+        """See that what was given goes together.
+
+        Raises:
+            UsageError: it does not.
+        """
+        given = [
+            name
+            for name, is_given in (
+                ("--sample", self.sample is not None),
+                ("--shard", self.shard is not None),
+                ("--until", self.until is not None),
+                ("--rate", self.rate is not None),
+                ("--resume", self.resume),
+                ("--no-memo", self.no_memo),
+                ("--processes", self.processes is not None),
+            )
+            if is_given
+        ]
+        if given and not is_everybody:
+            raise UsageError(
+                f"{given[0]} needs --all",
+                why="it says how everybody is checked, and here the users are named or listed.",
+                fix=f"give --all, or leave {given[0]} out",
+            )

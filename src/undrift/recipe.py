@@ -1,0 +1,131 @@
+"""What opens both sides anew somewhere else: in another process, or on another machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from ipaddress import ip_address
+from urllib.parse import parse_qs
+
+from undrift.adoption import StoreFields
+from undrift.digests import FORMAT
+from undrift.errors import ConfigError, UnknownStateError
+from undrift.ledger import config_digest
+from undrift.look import Sides
+from undrift.mapping import Mapping as SourceMapping
+from undrift.memory import FleetMemory, Remembering
+from undrift.render import Renderer
+from undrift.scan.page import PageCheck
+from undrift.sources import open_source
+from undrift.state_access import StateAccess
+from undrift.stores import open_store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """Addresses and rules, and nothing that is open; can be pickled.
+
+    Attributes:
+        source_url: with its password, as the others.
+        state_url: None for the usual place.
+        model: the identity that current embeddings carry.
+    """
+
+    source_url: str = field(repr=False)
+    store_url: str = field(repr=False)
+    state_url: str | None = field(repr=False)
+    mapping: SourceMapping
+    namespace: str
+    keep_text: bool
+    fields: StoreFields | None
+    model: str
+
+    def open_check(self, *, with_memos: bool) -> PageCheck:
+        """Open both sides, for as long as the process lives, and what checks pages of them."""
+        renderer = Renderer(self.mapping)
+        source = open_source(self.source_url, self.mapping, renderer.fields)
+        store = open_store(
+            self.store_url, namespace=self.namespace, keep_text=self.keep_text, fields=self.fields
+        )
+        sides = Sides(
+            source=source,
+            store=store,
+            renderer=renderer,
+            model=self.model,
+            store_exists=store.describe().exists,
+        )
+        memory = None
+        if with_memos:
+            memory = memory_of(StateAccess(store, self.state_url, is_own_store=False))
+        return PageCheck(sides, memory, key=memo_key(self.mapping))
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """Opens what a recipe describes; can be pickled."""
+
+    recipe: Recipe
+    with_memos: bool
+
+    @property
+    def here_only(self) -> tuple[str, ...]:
+        """The sides that cannot be opened on another machine, for people."""
+        sides = {"the source": self.recipe.source_url, "the vector store": self.recipe.store_url}
+        return tuple(side for side, url in sides.items() if means_this_machine(url))
+
+    def __call__(self) -> PageCheck:
+        """Open both sides, and what checks pages of them."""
+        return self.recipe.open_check(with_memos=self.with_memos)
+
+
+def means_this_machine(url: str) -> bool:
+    """Whether *url* names another database when it is used on another machine.
+
+    So do files, sockets and loopback addresses, and URLs without a host.
+    """
+    _, _, rest = url.partition("://")
+    authority, _, query = rest.partition("?")
+    named = authority.partition("/")[0].rpartition("@")[2].split(",")
+    hosts = parse_qs(query).get("host", named)  # libpq takes it in either place
+    return any(map(_is_this_machine, hosts))
+
+
+def _is_this_machine(host: str) -> bool:
+    if host.startswith("["):
+        name = host[1:].partition("]")[0]
+    else:
+        name = host.partition(":")[0] if host.count(":") == 1 else host
+    if name in ("", "localhost") or name.startswith("/"):
+        return True
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def memory_of(states: StateAccess) -> FleetMemory | None:
+    """The memory of a state that is there; None where there is none that can be asked.
+
+    A check needs none: it reads more instead.
+    """
+    try:
+        if not states.is_kept or not states.state.exists():
+            return None
+        state = states.state
+    except (ConfigError, UnknownStateError):
+        return None
+    return state.memory if isinstance(state, Remembering) else None
+
+
+def memo_key(mapping: SourceMapping) -> str:
+    """What a memo's content depends on besides the source's: the mapping, and who renders it."""
+    return f"{FORMAT}/{_release()}/{config_digest(mapping, model='')}"
+
+
+@cache
+def _release() -> str:
+    try:
+        return version("undrift")
+    except PackageNotFoundError:  # run from a folder, without being installed
+        return "?"
