@@ -44,6 +44,7 @@ from undrift.scan.options import CheckOptions
 from undrift.scan.page import PageCheck
 from undrift.scan.progress import Checkpoints, no_progress
 from undrift.scan.run import Scan, ScanOptions
+from undrift.scan.settled import SettledOwners
 from undrift.search_index import SearchIndex
 from undrift.sources import open_source
 from undrift.stamping import Stamped, Stamper
@@ -363,7 +364,19 @@ class Connections:
         sides, ledger = self.writing(options, content, may_create=may_create)
         if takes_marks and ledger is not None:
             self._take_marks(ledger)
-        return Synchronizer(sides, embedder or self.embedder, options, ledger=ledger)
+        settled = self._settled(sides, ledger, options) if takes_marks else None
+        return Synchronizer(
+            sides, embedder or self.embedder, options, ledger=ledger, settled=settled
+        )
+
+    def _settled(
+        self, sides: Sides, ledger: Ledger | None, options: SyncOptions
+    ) -> SettledOwners | None:
+        """What tells who needs nothing; None where everybody is to be looked at."""
+        if ledger is None or ledger.fence is None or options.force or options.retry_parked:
+            return None
+        check = PageCheck(sides, memory_of(self.states), key=memo_key(self.mapping))
+        return SettledOwners(check, ledger.state) if check.uses_memos else None
 
     def stamping(self, options: SyncOptions, owners: Iterable[str] | None) -> Iterator[Stamped]:
         """Stamp the records of *owners*, or of everybody; see `Stamper`.

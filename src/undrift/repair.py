@@ -7,7 +7,7 @@ is no error; the verification reads again and decides.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from threading import Lock
 
@@ -26,12 +26,15 @@ from undrift.events import Listener, OwnersBusy, RepairStarted, ignore
 from undrift.failpoints import reach
 from undrift.guard import Budget
 from undrift.look import Look, Sides
-from undrift.model import Outcome, Stamp, SyncReport, SyncStatus
+from undrift.model import Outcome, Read, Stamp, SyncReport, SyncStatus, Wanted
 from undrift.occupancy import Occupants
 from undrift.order import Conclusion, Order, PlanRequest
 from undrift.plan import texts_to_embed
 from undrift.publish import Publication, publication_of, publish
 from undrift.versions import OrderedPlan
+
+Settled = Callable[[Sequence[str]], Mapping[str, SyncStatus]]
+"""Those of some owners who need nothing, with what is known of them."""
 
 MAX_REPEATS = 3
 """How often a repair is repeated when the verification finds a difference again."""
@@ -50,6 +53,7 @@ class Repair:
         attempts: failures in a row before this one.
         is_done: nothing more will be tried; the rest says how it ended.
         held_deletes: deletes that are kept aside for the guard.
+        is_settled: it needed nothing, and nobody was asked for it: neither leased nor noted.
     """
 
     owner_id: str
@@ -69,8 +73,19 @@ class Repair:
     held_deletes: tuple[str, ...] = ()
     parked: dict[tuple[str, str], str] = field(default_factory=dict)
     is_only_parked: bool = False
+    is_settled: bool = False
     attempts: int = 0
     error: UndriftError | None = None
+
+    @classmethod
+    def of_settled(cls, status: SyncStatus) -> Repair:
+        """The repair of an owner who needs none."""
+        owner_id = status.owner_id
+        wanted = Wanted(owner_id, {}, status.source, status.without_text)
+        repair = cls(owner_id, status, Look(owner_id=owner_id, wanted=wanted))
+        repair.is_settled = repair.skipped = True
+        repair.end(Outcome.IN_SYNC)
+        return repair
 
     def conclusion(self) -> Conclusion:
         """The repair as its order remembers it."""
@@ -104,6 +119,7 @@ class Repair:
             truncated=self.truncated,
             verified=self.verified,
             against=against,
+            read=self.before.read if self.is_settled else Read.FULL,
             error=self.error,
         )
 
@@ -117,6 +133,7 @@ class Repairer:
         with_deletes: False keeps every delete aside and counts it in ``Repair.held_deletes``.
         budget: decides on deletes, over all rounds; None lets them all pass.
         max_embeddings: the budget that ``embedder`` was given, for the error.
+        settled: tells of owners that need nothing, without a look at each; None looks at all.
         reads_source_again: whether the verification reads both sides; otherwise it reads the store
             back, and what changes in the source meanwhile is found by whoever is told of it.
 
@@ -138,6 +155,7 @@ class Repairer:
         with_deletes: bool = True,
         budget: Budget | None = None,
         max_embeddings: int | None = None,
+        settled: Settled | None = None,
         reads_source_again: bool = True,
     ) -> None:
         self._sides = sides
@@ -149,6 +167,7 @@ class Repairer:
         self._with_deletes = with_deletes
         self._budget = budget
         self._max_embeddings = max_embeddings
+        self._settled = settled
         self._reads_source_again = reads_source_again
         self._occupants = Occupants(sides, order, self._embed_texts, listener)
         self.busy: list[str] = []
@@ -164,13 +183,16 @@ class Repairer:
                 waiting for.
 
         Order:
-            That of *owners*, without those that are `busy`.
+            That of *owners*, those that need nothing first, without those that are `busy`.
         """
+        settled = {} if self._settled is None else self._settled(owners)
+        if settled:
+            owners = [owner for owner in owners if owner not in settled]
         own = self._order.await_some(owners) if waits else self._order.begin(owners)
         if len(own) < len(owners):
             begun = set(own)
             self.busy.extend(owner for owner in owners if owner not in begun)
-        return self.start_leased(own)
+        return [*map(Repair.of_settled, settled.values()), *self.start_leased(own)]
 
     def tell_busy(self, owners: int) -> None:
         """Say that the run waits for other workers."""
@@ -209,6 +231,7 @@ class Repairer:
 
     def finish(self, repairs: Sequence[Repair]) -> None:
         """Publish, verify, and repeat where a difference is found again."""
+        repairs = [repair for repair in repairs if not repair.is_settled]
         for repeat in range(MAX_REPEATS + 1):
             if all(repair.is_done for repair in repairs):
                 break

@@ -476,6 +476,13 @@ class State(Protocol):
         and is not to be tried again yet.
         """
 
+    def settled_owners(self, owners: Sequence[str]) -> Mapping[str, int]:
+        """Those of *owners* of whom nothing is left to do, with the number of their live entities.
+
+        Verified at some time, neither dirty nor leased, failing nor in doubt, and every version
+        that was assigned was read back. What a store holds is not known by that.
+        """
+
     def stale_owners(self, owners: Sequence[str], seconds: float) -> Sequence[str]:
         """Those of *owners* that were not verified within *seconds*, the unknown ones included."""
 

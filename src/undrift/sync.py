@@ -18,7 +18,7 @@ from undrift.errors import (
     UndriftError,
     UnknownStateError,
 )
-from undrift.events import DeletesHeld, Listener, RepairStarted, SyncEvent, ignore
+from undrift.events import CheckStarted, DeletesHeld, Listener, RepairStarted, SyncEvent, ignore
 from undrift.fleet import PAGE_OWNERS, PageFailures, fleet_pages, is_outage, pages_of
 from undrift.guard import (
     HARMLESS_DELETES,
@@ -31,11 +31,11 @@ from undrift.guard import (
 )
 from undrift.ledger import Ledger
 from undrift.look import Sides
-from undrift.model import Cost, Outcome, SyncReport
+from undrift.model import Cost, Outcome, Read, SyncReport
 from undrift.order import Order, StoreOrder, staying
 from undrift.plan import cost_of, plan_owner
 from undrift.ports import Embedder, OwnerContent
-from undrift.repair import Repair, Repairer
+from undrift.repair import Repair, Repairer, Settled
 from undrift.state_order import StateOrder
 
 PAGES_AHEAD = 2
@@ -71,6 +71,7 @@ class Synchronizer:
     Args:
         sides: both sides; the store must exist.
         ledger: entered; None for a store of one's own that has no state.
+        settled: tells a sync of everybody who needs nothing; None looks at each.
     """
 
     def __init__(
@@ -80,7 +81,9 @@ class Synchronizer:
         options: SyncOptions,
         *,
         ledger: Ledger | None = None,
+        settled: Settled | None = None,
     ) -> None:
+        self._settled = settled
         self._sides = sides
         self._options = options
         self._ledger = ledger
@@ -130,8 +133,10 @@ class Synchronizer:
             UnknownStateError: the owners could not be listed to the end, or page after page
                 failed; nothing was deleted.
         """
+        if self._settled is not None:
+            self._options.listener(CheckStarted(Read.DIGESTS, {}))
         pages = chain(fleet_pages(self._sides), self._gone())
-        for report in self._guarded(pages, _pipelined):
+        for report in self._guarded(pages, _pipelined, settled=self._settled):
             # Who is gone from both sides by now, or has unmanaged records only, is nobody.
             if report.outcome is not Outcome.NOT_FOUND:
                 yield report
@@ -195,16 +200,20 @@ class Synchronizer:
     # --- the guarded run ----------------------------------------------------------------------
 
     def _guarded(
-        self, pages: Iterator[Sequence[str]], through: _Stages
+        self,
+        pages: Iterator[Sequence[str]],
+        through: _Stages,
+        *,
+        settled: Settled | None = None,
     ) -> Generator[SyncReport, None, None]:
         with closing(self._order):
-            yield from self._in_two_passes(pages, through)
+            yield from self._in_two_passes(pages, through, settled)
 
     def _in_two_passes(
-        self, pages: Iterator[Sequence[str]], through: _Stages
+        self, pages: Iterator[Sequence[str]], through: _Stages, settled: Settled | None
     ) -> Iterator[SyncReport]:
         held: dict[str, Repair] = {}
-        repairer = self._repairer(with_deletes=False)
+        repairer = self._repairer(with_deletes=False, settled=settled)
         try:
             for repairs in through(pages, repairer):
                 for repair in repairs:
@@ -256,7 +265,13 @@ class Synchronizer:
             repair.end(Outcome.DRIFT, why)
         yield from self._reports(held.values())
 
-    def _repairer(self, *, with_deletes: bool, budget: Budget | None = None) -> Repairer:
+    def _repairer(
+        self,
+        *,
+        with_deletes: bool,
+        budget: Budget | None = None,
+        settled: Settled | None = None,
+    ) -> Repairer:
         """A repairer; one with a `DeleteBudget` is a fleet run's second pass."""
         listener, is_second_pass = self._options.listener, isinstance(budget, DeleteBudget)
         return Repairer(
@@ -269,6 +284,7 @@ class Synchronizer:
             with_deletes=with_deletes,
             budget=budget,
             max_embeddings=self._options.max_embeddings,
+            settled=settled,
         )
 
     def _budget_spent(self) -> EmbeddingBudgetSpent:

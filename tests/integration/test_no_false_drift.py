@@ -177,7 +177,7 @@ class Checks:
     Attributes:
         planted: what each check reported of the quiet owners.
         claims: what they reported of busy owners.
-        settled: how many times a busy owner differed in the first look and was not reported.
+        settled: how many times a busy owner differed at first and was not reported.
     """
 
     def __init__(self, world: World) -> None:
@@ -200,9 +200,11 @@ class Checks:
             elif status.outcome is Outcome.DRIFT:
                 reported.add(status.owner_id)
         self.planted.append(planted)
-        (everybody, _, first_ended), (again, second_began, _) = source.reads
+        # Everybody by digests, then whoever differs there in two looks.
+        (everybody, _, _), (differing, _, first_ended), (again, second_began, _) = source.reads
         assert everybody == {*BUSY, *QUIET}
-        self.settled += len(again - {*QUIET} - reported)
+        assert again <= differing
+        self.settled += len(differing - {*QUIET} - reported)
         self.claims.extend(Claim(owner, first_ended, second_began) for owner in reported)
 
     def _timed(self, inner: Source) -> Source:

@@ -46,6 +46,9 @@ _ERRORS = frozenset({Outcome.UNKNOWN, Outcome.FAILED, Outcome.NOT_FOUND})
 
 _log = logging.getLogger(__name__)
 
+_RARELY = (100_000, 20, 100)
+"""Objects that are made before the youngest are looked through, and how often the older are."""
+
 Work = Callable[["Undrift", Listener], Iterator[Result]]
 """One call of the API; what it yields is what the run reports."""
 
@@ -363,9 +366,10 @@ def opened(
             terminal.tell(render_text.setup_lines(setup, writes=writes))
         else:
             tell(setup)
-        # What the libraries have loaded by now stays; looking it through for garbage again and
-        # again took a quarter of a check's time.
+        # What the libraries have loaded by now stays, and a run makes hardly any cycles; looking
+        # for them again and again took a quarter of a check's time and a third of a sync's.
         gc.freeze()
+        gc.set_threshold(*_RARELY)
         yield sides
 
 

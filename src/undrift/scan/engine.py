@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from multiprocessing import get_context, parent_process
+from contextlib import contextmanager
+from multiprocessing import get_context, parent_process, resource_tracker
 from threading import Lock, Thread
 from typing import Protocol
 
+from undrift.errors import UndriftError
 from undrift.failpoints import reach
 from undrift.scan.feed import Page
 from undrift.scan.page import PageCheck, PageResult
@@ -31,7 +34,6 @@ class Opener(Protocol):
 
     def __call__(self) -> PageCheck:
         """Open them."""
-
 
 
 Job = Callable[[], PageResult]
@@ -111,7 +113,8 @@ class LocalEngine:
             future.add_done_callback(self._count)
             return future.result
         try:
-            elsewhere = self._pool.submit(_check_here, owners)
+            with _without_control_c():
+                elsewhere = self._pool.submit(_check_here, owners)
         except BrokenExecutor:
             return lambda: self._instead(owners)
 
@@ -147,16 +150,36 @@ def _new_pool(open_check: Opener, processes: int) -> ProcessPoolExecutor:
     )
 
 
+@contextmanager
+def _without_control_c() -> Iterator[None]:
+    """Let processes that are started meanwhile take no notice of Ctrl-C, from their birth on.
+
+    It reaches the whole group, and one that is still importing would end with a traceback.
+    """
+    resource_tracker.ensure_running()  # later it would let the signal through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 # --- in a process of the pool ---------------------------------------------------------------------
 
 _opened: list[PageCheck] = []
 
 
 def _open_here(open_check: Opener) -> None:
-    # Ctrl-C reaches the whole group; the process that has the answer decides what it means.
+    # The process that has the answer decides what Ctrl-C means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Thread(target=_end_with_parent, name="undrift-parent", daemon=True).start()
-    _opened.append(open_check())
+    try:
+        _opened.append(open_check())
+    except UndriftError:
+        os._exit(1)  # whoever asked checks the page itself, and meets the same error if it lasts
+    # It renders and does nothing else, which makes no cycles to look for.
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 100)
 
 
 def _check_here(owners: Sequence[str]) -> PageResult:

@@ -127,6 +127,14 @@ class PageCheck:
         found = (agreed.get(owner) or statuses.get(owner) for owner in owners)
         return PageResult([one for one in found if one is not None], rendered + len(others))
 
+    def agreed(self, owners: Sequence[str]) -> Mapping[str, Agreed]:
+        """Those of *owners* whose digests agree; whoever is not there is to be looked at.
+
+        Raises:
+            UnknownStateError: a side could not be read.
+        """
+        return self._agreed(owners)[0] if self._by_digests and owners else {}
+
     # --- by digests
 
     def _agreed(self, owners: Sequence[str]) -> tuple[dict[str, Agreed], int]:

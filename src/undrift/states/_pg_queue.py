@@ -196,6 +196,18 @@ SELECT owner_id FROM (
 WHERE %(after)s::text IS NULL OR owner_id > %(after)s::text
 GROUP BY owner_id ORDER BY owner_id LIMIT %(limit)s"""
 
+_SETTLED: LiteralString = """
+SELECT owner.owner_id, count(entity.owner_id) FILTER (WHERE NOT entity.deleted)
+FROM {owner_state} AS owner
+LEFT JOIN {entity_state} AS entity
+  ON entity.scope = %(scope)s AND entity.owner_id = owner.owner_id
+WHERE owner.scope = %(scope)s AND owner.owner_id = ANY(%(owners)b::text[])
+  AND {free} AND verified_at IS NOT NULL AND dirty_since IS NULL AND suspect_until IS NULL
+  AND next_attempt_at = '-infinity' AND round >= (
+    SELECT round + (again_at <= now() IS TRUE)::int FROM {state_standing}
+    WHERE scope = %(scope)s)
+GROUP BY owner.owner_id
+HAVING bool_and(published_version >= version AND parked_until IS NULL) IS NOT FALSE"""
 _FRESH: LiteralString = """
 SELECT owner_id FROM {owner_state}
 WHERE scope = %(scope)s AND owner_id = ANY(%(owners)b::text[])
@@ -313,6 +325,11 @@ def dirty(session: Session, limit: int, after: str | None) -> list[str]:
 
 
 # --- verification
+
+
+def settled(session: Session, owners: Sequence[str]) -> dict[str, int]:
+    """Those of *owners* of whom nothing is left to do, with their live entities."""
+    return dict(session.rows(_SETTLED, owners=ordered(owners)))
 
 
 def stale(session: Session, owners: Sequence[str], seconds: float) -> list[str]:

@@ -151,6 +151,16 @@ SELECT owner_id FROM (
 WHERE :after IS NULL OR owner_id > :after
 GROUP BY owner_id ORDER BY owner_id LIMIT :limit"""
 
+_SETTLED = f"""
+SELECT owner.owner_id, count(CASE WHEN entity.deleted = 0 THEN 1 END)
+FROM undrift_owner_state AS owner
+LEFT JOIN undrift_entity_state AS entity
+  ON entity.scope = :scope AND entity.owner_id = owner.owner_id
+WHERE owner.scope = :scope AND owner.owner_id IN (SELECT value FROM json_each(:owners))
+  AND owner.lease_until <= :now AND verified_at IS NOT NULL AND dirty_since IS NULL
+  AND suspect_until IS NULL AND next_attempt_at <= 0 AND round >= ({_ROUND_TO_COME})
+GROUP BY owner.owner_id
+HAVING min(coalesce(published_version >= version AND parked_until IS NULL, 1)) = 1"""  # noqa: S608 - a constant
 _FRESH = """
 SELECT owner_id FROM undrift_owner_state
 WHERE scope = :scope AND owner_id IN (SELECT value FROM json_each(:owners))
@@ -293,6 +303,11 @@ def dirty(session: Session, limit: int, after: str | None) -> list[str]:
 
 
 # --- verification
+
+
+def settled(session: Session, owners: Sequence[str]) -> dict[str, int]:
+    """Those of *owners* of whom nothing is left to do, with their live entities."""
+    return dict(session.rows(_SETTLED, owners=id_list(ordered(owners))))
 
 
 def stale(session: Session, owners: Sequence[str], seconds: float) -> list[str]:

@@ -266,6 +266,10 @@ class PostgresState:
         """Dirty owners behind *after*, by code point, whoever has them."""
         return self._once("read", lambda session: queue.dirty(session, limit, after))
 
+    def settled_owners(self, owners: Sequence[str]) -> Mapping[str, int]:
+        """Those of *owners* of whom nothing is left to do, with their live entities."""
+        return self._once("read", lambda session: queue.settled(session, owners)) if owners else {}
+
     def stale_owners(self, owners: Sequence[str], seconds: float) -> Sequence[str]:
         """Those of *owners* that were not verified within *seconds*."""
         return self._once("read", lambda session: queue.stale(session, owners, seconds))

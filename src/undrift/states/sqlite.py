@@ -260,6 +260,11 @@ class SqliteState:
         with self._reading() as session:
             return queue.dirty(session, limit, after)
 
+    def settled_owners(self, owners: Sequence[str]) -> Mapping[str, int]:
+        """Those of *owners* of whom nothing is left to do, with their live entities."""
+        with self._reading() as session:
+            return queue.settled(session, owners)
+
     def stale_owners(self, owners: Sequence[str], seconds: float) -> Sequence[str]:
         """Those of *owners* that were not verified within *seconds*."""
         with self._reading() as session:

@@ -94,6 +94,21 @@ class MemoryQueue:
             )
             return found[:limit]
 
+    def settled_owners(self, owners: Sequence[str]) -> Mapping[str, int]:
+        """Those of *owners* of whom nothing is left to do, with their live entities."""
+        with self._lock:
+            now, tables = self._clock(), self._open
+            is_due_again = tables.again_at is not None and tables.again_at <= now
+            round_ = tables.standing.round + is_due_again
+            found: dict[str, int] = {}
+            for owner_id in owners:
+                owner, lease = tables.owners.get(owner_id), tables.leases.get(owner_id)
+                if owner is None or not owner.is_settled(round_):
+                    continue
+                if lease is None or lease.until <= now:
+                    found[owner_id] = owner.live
+            return found
+
     def stale_owners(self, owners: Sequence[str], seconds: float) -> Sequence[str]:
         """Those of *owners* that were not verified within *seconds*."""
         with self._lock:

@@ -89,6 +89,24 @@ class OwnerRecord:
             times.append(self.suspect_until)
         return min(times, default=None)
 
+    @property
+    def live(self) -> int:
+        """Entities that the source is known to have."""
+        return sum(not entity.row.is_deleted for entity in self.entities.values())
+
+    def is_settled(self, round_: int) -> bool:
+        """Whether nothing is left to do of it."""
+        return (
+            self.verified_at is not None
+            and not self.is_marked(round_)
+            and self.suspect_until is None
+            and not self.last_error
+            and all(
+                entity.row.published_version >= entity.row.version and not entity.is_parked
+                for entity in self.entities.values()
+            )
+        )
+
     def copy(self) -> OwnerRecord:
         """A copy that shares nothing that changes."""
         twin = copy(self)

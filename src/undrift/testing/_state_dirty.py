@@ -134,3 +134,53 @@ class DirtyOwnersContract(StateFixtures):
         state.mark(["2"])
         assert dirty(state) == ["2"]
         assert dirty(other) == ["1"]
+
+    # --- settled
+
+    def test_an_owner_whose_every_version_was_read_back_is_settled(self, state: State) -> None:
+        """With as many live entities as there are; one that is known to have none, too."""
+        observe(state, "1", row("a"), row("b"), row("gone", is_deleted=True))
+        acknowledge(state, "2")
+        assert state.settled_owners(["1", "2", "3"]) == {"2": 0}
+        acknowledge(state, "1", published=[(KIND, "a", 1), (KIND, "b", 1), (KIND, "gone", 1)])
+        assert state.settled_owners(["3", "2", "1"]) == {"1": 2, "2": 0}
+        assert state.settled_owners([]) == {}
+
+    def test_a_version_that_was_not_read_back_unsettles_its_owner(self, state: State) -> None:
+        """A worker may hold a plan for it that is still to be published."""
+        observe(state, "1", row("a"))
+        acknowledge(state, "1", published=[(KIND, "a", 1)])
+        assert state.settled_owners(["1"]) == {"1": 1}
+        observe(state, "1", row("a", version=2))
+        assert state.settled_owners(["1"]) == {}
+        acknowledge(state, "1", published=[(KIND, "a", 2)])
+        assert state.settled_owners(["1"]) == {"1": 1}
+
+    def test_whoever_is_to_be_looked_at_is_not_settled(self, state: State, wait: Wait) -> None:
+        """For each reason there is; and whoever is leased, until the lease has run out."""
+        names = ["marked", "failed", "doubted", "parked", "leased"]
+        for owner in names:
+            observe(state, owner, row("a"))
+            acknowledge(state, owner, published=[(KIND, "a", 1)])
+        assert state.settled_owners(names) == dict.fromkeys(names, 1)
+        state.mark(["marked"])
+        state.fail([Failure("failed", "no", 100)], "w1")
+        state.suspect(["doubted"], 100)
+        state.park([Parking("parked", KIND, "a", 1, "too long", 100)])
+        state.lease(["leased"], "w1", 60)
+        assert state.settled_owners(names) == {}
+        wait(70)
+        assert state.settled_owners(names) == {"leased": 1}
+        state.mark_everyone()
+        assert state.settled_owners(names) == {}
+
+    def test_nobody_is_settled_when_everybody_is_to_be_looked_at_again(
+        self, state: State, wait: Wait
+    ) -> None:
+        """A claim would mark them; who asks does not wait for it."""
+        observe(state, "1", row("a"))
+        state.mark_everyone(again_after_seconds=100)
+        acknowledge(state, "1", published=[(KIND, "a", 1)])
+        assert state.settled_owners(["1"]) == {"1": 1}
+        wait(110)
+        assert state.settled_owners(["1"]) == {}
