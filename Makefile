@@ -26,8 +26,8 @@ PYTHON ?= $(firstword $(foreach name,$(CANDIDATES),$(shell \
 # Extended by CI and by hand; empty on a first look.
 PYTEST_ARGS ?=
 
-.PHONY: help venv adopters milvus demo test lint format docs bench bench-watch bench-triggers \
-	bench-stores test-stores test-wheel kill-loop model sim clean
+.PHONY: help venv adopters milvus peers demo test lint format docs bench bench-watch bench-triggers \
+	bench-peers bench-scale bench-search bench-stores plots test-stores test-wheel kill-loop model sim clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -99,6 +99,23 @@ $(MILVUS)/.installed: requirements/milvus.txt
 	@touch $@
 
 milvus: $(MILVUS)/.installed
+
+# What undrift is measured beside, in an environment of its own, as it pins what undrift leaves open.
+PEERS := .venv-peers
+
+$(PEERS)/.installed: requirements/peers.txt
+	@if command -v uv >/dev/null 2>&1; then \
+		set -ex; \
+		test -x $(PEERS)/bin/python || uv venv --quiet --python "$(PYTHON)" $(PEERS); \
+		uv pip install --quiet --python $(PEERS)/bin/python --require-hashes -r requirements/peers.txt; \
+	else \
+		set -ex; \
+		test -x $(PEERS)/bin/pip || "$(PYTHON)" -m venv $(PEERS); \
+		$(PEERS)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/peers.txt; \
+	fi
+	@touch $@
+
+peers: $(PEERS)/.installed
 
 # ---------------------------------------------------------------- the main job
 
@@ -188,12 +205,33 @@ bench: venv
 bench-watch: venv
 	$(BIN)/python -m benchmarks.watch
 
+bench-peers: venv peers
+	$(BIN)/python -m benchmarks.peers
+	$(BIN)/python -m benchmarks.peers_table
+
 bench-stores: venv
 	$(BIN)/python -m benchmarks.stores
 
 bench-triggers: venv
 	$(BIN)/python -m benchmarks.triggers
 
+# Fleets of 10,000, 100,000 and a million entities, in memory where there is room: the largest wants
+# some 8 GB of it, or of the disk. SCALE=10M adds another size, FULL=1M the one of the stores that
+# compute no digests.
+SCALE ?=
+FULL ?= 100k
+
+bench-scale: venv
+	$(BIN)/python -m benchmarks.scale 10k 100k 1M $(SCALE)
+	$(BIN)/python -m benchmarks.scale_elsewhere $(FULL)
+
+bench-search: venv
+	$(BIN)/python -m benchmarks.search
+
+# What the benchmarks have kept, drawn for the documentation.
+plots: venv
+	$(BIN)/python -m benchmarks.plots
+
 clean:
-	rm -rf $(VENV) $(ADOPTERS) $(MILVUS) build dist docs/_build htmlcov .coverage .coverage.* coverage.xml
+	rm -rf $(VENV) $(ADOPTERS) $(MILVUS) $(PEERS) build dist docs/_build htmlcov .coverage .coverage.* coverage.xml
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -162,19 +163,31 @@ class BareSqlite:
 
     def load(self, rows: list[Row], vectors: Vectors, *, model: str) -> None:
         """Two executemany in one transaction, with the columns and the index of the store."""
-        connection = sqlite3.connect(self._scratch)
-        connection.execute("PRAGMA journal_mode = WAL")
-        with sqlite3.connect(self._store) as store:
+        with self.loading() as connection:
+            self.load_batch(connection, rows, vectors, model=model)
+
+    @contextmanager
+    def loading(self) -> Iterator[sqlite3.Connection]:
+        """A connection to load by, into a new file with the columns and the index of the store."""
+        with closing(sqlite3.connect(self._store)) as store:
             layout = [
                 statement
                 for (statement,) in store.execute(
                     "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY type DESC"
                 )
             ]
-        store.close()
-        with connection:
+        with closing(sqlite3.connect(self._scratch)) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
             for statement in layout:
                 connection.execute(statement)
+            yield connection
+
+    @staticmethod
+    def load_batch(
+        connection: sqlite3.Connection, rows: Sequence[Row], vectors: Vectors, *, model: str
+    ) -> None:
+        """One transaction of `load`."""
+        with connection:
             connection.executemany(
                 "INSERT INTO vectors (vector_id, namespace, owner_id, kind, entity_id, fingerprint,"
                 " text_hash, model, version, deleted, text, metadata)"
@@ -190,7 +203,6 @@ class BareSqlite:
                     for row, vector in zip(rows, vectors, strict=True)
                 ],
             )
-        connection.close()
 
 
 class BarePostgres:
@@ -215,33 +227,44 @@ class BarePostgres:
 
     def load(self, rows: list[Row], vectors: Vectors, *, model: str) -> None:
         """COPY into a temporary table, then a conditional insert, 5,000 records a transaction."""
-        columns = (
-            "vector_id, namespace, owner_id, kind, entity_id, fingerprint, text_hash, model,"
-            " version, deleted, text, metadata, embedding"
-        )
+        with self.loading() as connection:
+            for start in range(0, len(rows), 5_000):
+                stop = start + 5_000
+                self.load_batch(connection, rows[start:stop], vectors[start:stop], model=model)
+
+    @contextmanager
+    def loading(self) -> Iterator[psycopg.Connection]:
+        """A connection to load by, into a new table with the columns and indexes of the store."""
         with psycopg.connect(self._url, autocommit=True) as connection:
             register_vector(connection)
             connection.execute("DROP TABLE IF EXISTS public.bare_vectors")
             connection.execute(
                 "CREATE TABLE public.bare_vectors (LIKE undrift.vectors INCLUDING ALL)"
             )
-            for start in range(0, len(rows), 5_000):
-                batch = zip(
-                    rows[start : start + 5_000], vectors[start : start + 5_000], strict=True
-                )
-                with connection.transaction(), connection.cursor() as cursor:
-                    cursor.execute("CREATE TEMP TABLE staged (LIKE undrift.vectors) ON COMMIT DROP")
-                    with cursor.copy(f"COPY staged ({columns}) FROM STDIN (FORMAT BINARY)") as copy:
-                        copy.set_types(_TYPES)
-                        for row, vector in batch:
-                            copy.write_row(_copied(row, vector, model))
-                    cursor.execute(
-                        f"INSERT INTO public.bare_vectors ({columns})"
-                        f" SELECT DISTINCT ON (vector_id) {columns} FROM staged"
-                        " ORDER BY vector_id, version DESC"
-                        " ON CONFLICT (vector_id) DO UPDATE SET version = excluded.version"
-                        " WHERE bare_vectors.version < excluded.version"
-                    )
+            yield connection
+
+    @staticmethod
+    def load_batch(
+        connection: psycopg.Connection, rows: Sequence[Row], vectors: Vectors, *, model: str
+    ) -> None:
+        """One transaction of `load`."""
+        columns = (
+            "vector_id, namespace, owner_id, kind, entity_id, fingerprint, text_hash, model,"
+            " version, deleted, text, metadata, embedding"
+        )
+        with connection.transaction(), connection.cursor() as cursor:
+            cursor.execute("CREATE TEMP TABLE staged (LIKE undrift.vectors) ON COMMIT DROP")
+            with cursor.copy(f"COPY staged ({columns}) FROM STDIN (FORMAT BINARY)") as copy:
+                copy.set_types(_TYPES)
+                for row, vector in zip(rows, vectors, strict=True):
+                    copy.write_row(_copied(row, vector, model))
+            cursor.execute(
+                f"INSERT INTO public.bare_vectors ({columns})"
+                f" SELECT DISTINCT ON (vector_id) {columns} FROM staged"
+                " ORDER BY vector_id, version DESC"
+                " ON CONFLICT (vector_id) DO UPDATE SET version = excluded.version"
+                " WHERE bare_vectors.version < excluded.version"
+            )
 
 
 def _copied(row: Row, vector: Vectors, model: str) -> tuple[object, ...]:

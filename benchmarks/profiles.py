@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import random
 
-_TITLES = ("Engineer", "Nurse", "Teacher", "Analyst", "Welder", "Chemist", "Editor", "Surveyor")
-_COMPANIES = ("Acme", "Northwind", "Globex", "Initech", "Hooli", "Umbrella", "Stark", "Wayne")
-_WORDS = (
+TITLES = ("Engineer", "Nurse", "Teacher", "Analyst", "Welder", "Chemist", "Editor", "Surveyor")
+COMPANIES = ("Acme", "Northwind", "Globex", "Initech", "Hooli", "Umbrella", "Stark", "Wayne")
+WORDS = (
     "planned", "built", "repaired", "measured", "taught", "led", "reviewed", "shipped", "designed",
     "tested", "cleaned", "moved", "wrote", "sold", "bought", "grew", "cut", "mixed", "painted",
     "cooked", "drove", "flew", "sailed", "billing", "ledger", "turbine", "harvest", "clinic",
     "archive", "bridge", "kernel", "market", "garden", "school", "museum", "battery", "antenna",
 )  # fmt: skip
-_SKILLS = ("SQL", "Go", "Python", "First aid", "Welding", "Spanish", "Excel", "Forklift", "Baking")
+SKILLS = ("SQL", "Go", "Python", "First aid", "Welding", "Spanish", "Excel", "Forklift", "Baking")
 
 
 def profile(owner: int, *, seed: int = 1) -> dict[str, object]:
@@ -24,16 +24,16 @@ def profile(owner: int, *, seed: int = 1) -> dict[str, object]:
         "education": [
             {
                 "id": "edu_1",
-                "school": f"{rng.choice(_COMPANIES)} College {owner}",
+                "school": f"{rng.choice(COMPANIES)} College {owner}",
                 "degree": "BSc",
-                "field": _sentence(rng, 2),
+                "field": sentence(rng, 2),
                 "start": "2008",
                 "end": "2012",
             }
         ],
         "skills": [
             {"id": f"s_{number}", "name": name, "level": rng.choice(("basic", "good", "expert"))}
-            for number, name in enumerate(rng.sample(_SKILLS, 2))
+            for number, name in enumerate(rng.sample(SKILLS, 2))
         ],
     }
 
@@ -41,25 +41,25 @@ def profile(owner: int, *, seed: int = 1) -> dict[str, object]:
 def _experience(rng: random.Random, number: int) -> dict[str, object]:
     experience: dict[str, object] = {
         "id": f"exp_{number}",
-        "title": rng.choice(_TITLES),
-        "company": rng.choice(_COMPANIES),
+        "title": rng.choice(TITLES),
+        "company": rng.choice(COMPANIES),
         "start": f"20{10 + number}-0{rng.randint(1, 9)}",
         "end": None if number == 2 else f"20{11 + number}-0{rng.randint(1, 9)}",
-        "description": _sentence(rng, 24),
+        "description": sentence(rng, 24),
     }
     if number < 2:
         update = {
             "id": f"u_{number}",
-            "title": _sentence(rng, 3),
-            "description": _sentence(rng, 20),
+            "title": sentence(rng, 3),
+            "description": sentence(rng, 20),
             "date": "2019-05",
         }
         experience["projects"] = [
             {
                 "id": f"p_{number}",
-                "title": _sentence(rng, 3),
-                "description": _sentence(rng, 20),
-                "technologies": rng.sample(_SKILLS, 3),
+                "title": sentence(rng, 3),
+                "description": sentence(rng, 20),
+                "technologies": rng.sample(SKILLS, 3),
                 "role": "lead",
                 "updates": [update],
             }
@@ -67,5 +67,6 @@ def _experience(rng: random.Random, number: int) -> dict[str, object]:
     return experience
 
 
-def _sentence(rng: random.Random, words: int) -> str:
-    return " ".join(rng.choices(_WORDS, k=words)).capitalize()
+def sentence(rng: random.Random, words: int) -> str:
+    """So many words that were never said."""
+    return " ".join(rng.choices(WORDS, k=words)).capitalize()

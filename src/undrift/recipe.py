@@ -113,18 +113,23 @@ def memory_of(states: StateAccess) -> FleetMemory | None:
         if not states.is_kept or not states.state.exists():
             return None
         state = states.state
+        if not isinstance(state, Remembering):
+            return None
+        memory = state.memory
+        memory.memos(["?"], "")  # an older undrift's state has none, and some roles may not read it
     except (ConfigError, UnknownStateError):
         return None
-    return state.memory if isinstance(state, Remembering) else None
+    return memory
 
 
 def memo_key(mapping: SourceMapping) -> str:
     """What a memo's content depends on besides the source's: the mapping, and who renders it."""
-    return f"{FORMAT}/{_release()}/{config_digest(mapping, model='')}"
+    return f"{FORMAT}/{release()}/{config_digest(mapping, model='')}"
 
 
 @cache
-def _release() -> str:
+def release() -> str:
+    """Which release of undrift this is."""
     try:
         return version("undrift")
     except PackageNotFoundError:  # run from a folder, without being installed

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from benchmarks.paper import table
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -23,3 +25,10 @@ def test_the_table_of_speeds_is_that_of_the_last_run_of_the_benchmark() -> None:
             figures["search_milliseconds"],
         )
         assert f"| {' | '.join(map(str, cells))} |" in page
+
+
+def test_the_paper_is_computed_from_the_last_run_of_the_benchmark() -> None:
+    """The table of the page on scaling, line by line."""
+    measured = json.loads((ROOT / "benchmarks/results/scale.json").read_text())
+    page = (ROOT / "docs/explanation/scaling.md").read_text()
+    assert table(measured) in page

@@ -35,6 +35,14 @@ WRONG_FLAGS = [
     ("db-sync-vector --all", "Neither --check nor --sync", "compares or repairs"),
     ("db-sync-vector --userId=1", "Neither --check nor --sync", "compares or repairs"),
     ("db-sync-vector", "Neither --check nor --sync", "compares or repairs"),
+    # who checks everybody
+    ("undrift check --userId=1 --engine ray", "--engine needs --all", "everybody"),
+    ("undrift check --all --ray-address h:1", "--ray-address needs --engine ray", "this machine"),
+    (
+        "undrift check --all --engine ray --processes 2",
+        "--processes and --engine ray exclude each other",
+        "cores",
+    ),
     # unknown flags and commands, with the nearest name
     ("undrift sync --all --frce", "No such option: --frce", "did you mean --force?"),
     ("undrift check --userid 1", "No such option: --userid", "did you mean --user-id?"),

@@ -250,4 +250,5 @@ def _commands_in(value: object) -> Iterator[str]:
             for inner in value:
                 yield from _commands_in(inner)
     elif isinstance(value, str):
-        yield from (line for line in value.splitlines() if line.startswith("undrift "))
+        lines = (line.removeprefix("exec ") for line in value.splitlines())
+        yield from (line for line in lines if line.startswith("undrift "))

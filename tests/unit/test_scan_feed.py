@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from undrift.errors import ConfigError
-from undrift.scan.feed import PAGE_OWNERS, Pace, Page, Position, next_time
+from undrift.scan.feed import PAGE_OWNERS, Growth, Pace, Page, Position, next_time
 
 
 class Clock:
@@ -106,3 +106,20 @@ def test_time_that_is_none_is_refused(text: str) -> None:
     """With how it is written."""
     with pytest.raises(ConfigError, match="is no time of day"):
         next_time(text)
+
+
+def test_pages_grow_while_next_to_nobody_is_rendered() -> None:
+    """Whoever is rendered is better spread over many pages, so that all processes have some."""
+    size = Growth(10_000)
+    assert size() == 0
+    size.saw(2_000, rendered=200)
+    assert size() == 10_000
+    size.saw(10_000, rendered=1_001)
+    assert size() == 0
+
+
+def test_pages_of_a_store_without_a_wish_never_grow() -> None:
+    """They are as the source lists them."""
+    size = Growth()
+    size.saw(2_000, rendered=0)
+    assert size() == 0

@@ -13,7 +13,7 @@ from undrift.cli import doctor, index, init, options, state, status, triggers, w
 from undrift.cli.commands import run_check, run_plan, run_sync
 from undrift.cli.completion import completion, prepare
 from undrift.cli.examples import epilog
-from undrift.cli.fleet import NO_TOLERANCE, FleetChoice, Tolerance
+from undrift.cli.fleet import NO_TOLERANCE, EngineName, FleetChoice, Tolerance
 from undrift.cli.invoke import invoke
 from undrift.cli.problems import UsageError
 from undrift.cli.report import Kind, Output, text_of
@@ -102,6 +102,8 @@ def check(
     resume: options.Resume = False,
     no_memo: options.NoMemo = False,
     processes: options.Processes = None,
+    engine: options.Engine = EngineName.LOCAL,
+    ray_address: options.RayAddress = None,
     fail_above: options.FailAbove = None,
     diff: options.Diff = False,
     output: options.Format = Output.TEXT,
@@ -121,6 +123,8 @@ def check(
         resume=resume,
         no_memo=no_memo,
         processes=processes,
+        engine=engine,
+        ray_address=ray_address,
     )
     return run_check(
         select_owners(user_id or (), owners_from, everybody, changed=changed),

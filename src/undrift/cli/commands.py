@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from undrift.cli.fleet import NO_TOLERANCE, FleetChoice, Tolerance
+from undrift.cli.fleet import NO_TOLERANCE, EngineName, FleetChoice, Tolerance
 from undrift.cli.problems import UsageError
 from undrift.cli.report import Kind, Subject
 from undrift.cli.run import OwnersRun, View
@@ -18,7 +18,7 @@ from undrift.events import Listener
 
 if TYPE_CHECKING:
     from undrift.api import Undrift
-    from undrift.scan.options import CheckOptions
+    from undrift.scan.options import CheckOptions, EngineFactory
 
 EVERYBODY_AT_ONCE = FleetChoice()
 
@@ -62,8 +62,17 @@ def _check_options(choice: FleetChoice, listener: Listener) -> CheckOptions:
         resume=choice.resume,
         saves_progress=True,
         processes=usable_processes() if choice.processes is None else choice.processes,
+        engine=_engine(choice),
         listener=listener,
     )
+
+
+def _engine(choice: FleetChoice) -> EngineFactory | None:
+    if choice.engine is EngineName.LOCAL:
+        return None
+    from undrift.engines.on_ray import on_ray
+
+    return on_ray(choice.ray_address)
 
 
 def run_plan(

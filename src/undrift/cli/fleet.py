@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from undrift.cli.problems import UsageError
 from undrift.errors import ConfigError
@@ -45,6 +46,13 @@ class Tolerance:
 NO_TOLERANCE = Tolerance()
 
 
+class EngineName(StrEnum):
+    """Who checks everybody."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetChoice:
     """The options of a check that are about everybody, as they were given.
@@ -52,6 +60,7 @@ class FleetChoice:
     Attributes:
         changed: only users who were changed since their last sync.
         processes: None for one for each core.
+        ray_address: of the cluster's head; None for the one that this machine belongs to.
     """
 
     changed: bool = False
@@ -62,6 +71,8 @@ class FleetChoice:
     resume: bool = False
     no_memo: bool = False
     processes: int | None = None
+    engine: EngineName = EngineName.LOCAL
+    ray_address: str | None = None
 
     def require_fits(self, *, is_everybody: bool) -> None:
         """See that what was given goes together.
@@ -79,6 +90,8 @@ class FleetChoice:
                 ("--resume", self.resume),
                 ("--no-memo", self.no_memo),
                 ("--processes", self.processes is not None),
+                ("--engine", self.engine is not EngineName.LOCAL),
+                ("--ray-address", self.ray_address is not None),
             )
             if is_given
         ]
@@ -87,4 +100,17 @@ class FleetChoice:
                 f"{given[0]} needs --all",
                 why="it says how everybody is checked, and here the users are named or listed.",
                 fix=f"give --all, or leave {given[0]} out",
+            )
+        is_on_ray = self.engine is EngineName.RAY
+        if self.ray_address is not None and not is_on_ray:
+            raise UsageError(
+                "--ray-address needs --engine ray",
+                why="without it everybody is checked on this machine.",
+                fix="give --engine ray, or leave --ray-address out",
+            )
+        if self.processes is not None and is_on_ray:
+            raise UsageError(
+                "--processes and --engine ray exclude each other",
+                why="a cluster has as many processes as it was started with cores.",
+                fix="leave --processes out; `ray start --num-cpus` says how many a machine has",
             )

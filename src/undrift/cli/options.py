@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from undrift.cli.fleet import EngineName
 from undrift.cli.report import Output
 from undrift.cli.streams import Color
 
@@ -188,6 +189,23 @@ Processes = Annotated[
         metavar="N",
         envvar="UNDRIFT_PROCESSES",
         help="With --all: render in so many processes; without it, one for each core.",
+    ),
+]
+Engine = Annotated[
+    EngineName,
+    typer.Option(
+        "--engine",
+        envvar="UNDRIFT_ENGINE",
+        help="With --all: check on this machine, or on all machines of a Ray cluster.",
+    ),
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--ray-address",
+        metavar="HOST:PORT",
+        envvar="UNDRIFT_RAY_ADDRESS",
+        help="The cluster's head; without it RAY_ADDRESS, or the cluster this machine is in.",
     ),
 ]
 FailAbove = Annotated[

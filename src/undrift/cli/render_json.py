@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from undrift.cli.tally import LEFT, Result, StampResult, Tally
 from undrift.errors import UndriftError
 from undrift.model import Cost, Outcome, Read, SearchResult, SyncStatus
-from undrift.scan.slices import most_amiss
 
 SCHEMA_VERSION = "1"
 
@@ -68,8 +67,9 @@ def check_summary(tally: Tally) -> Object:
     }
     if tally.is_partial:
         summary["is_partial"] = True
-    if tally.read is Read.SAMPLE:
-        summary["out_of_sync_at_most"] = round(most_amiss(tally.owners, tally.out_of_sync), 6)
+    share = tally.out_of_sync_at_most
+    if share is not None:
+        summary["out_of_sync_at_most"] = round(share, 6)
     summary["duration_seconds"] = _seconds(tally)
     return summary
 

@@ -35,7 +35,6 @@ from undrift.model import (
     SyncReport,
     SyncStatus,
 )
-from undrift.scan.slices import most_amiss
 
 if TYPE_CHECKING:
     from undrift.connections import Setup
@@ -102,8 +101,8 @@ def _read(tally: Tally) -> Iterator[Line]:
         yield Line("  - Seen: not everybody yet; the next run goes on", Tone.WARNING)
     if tally.read is not Read.FULL:
         yield Line(f"  - Read: {_READ[tally.read]}")
-    if tally.read is Read.SAMPLE and tally.owners:
-        share = most_amiss(tally.owners, tally.out_of_sync)
+    share = tally.out_of_sync_at_most
+    if share is not None and tally.owners:
         yield Line(
             f"  - Of all users at most {100 * share:.2g} % are out of sync, with 95 % confidence"
         )

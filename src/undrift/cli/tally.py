@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from undrift.errors import UndriftError, UnknownStateError
 from undrift.model import Cost, Outcome, Read, SyncReport, SyncStatus
+from undrift.scan.slices import most_amiss
 
 if TYPE_CHECKING:
     from undrift.stamping import Stamped
@@ -115,6 +116,17 @@ class Tally:
     def out_of_sync(self) -> int:
         """Owners whose sides were seen to differ."""
         return self.outcomes[Outcome.DRIFT] + self.outcomes[Outcome.FAILED]
+
+    @property
+    def out_of_sync_at_most(self) -> float | None:
+        """The share of everybody that is out of sync at most, by a sample; None where none tells.
+
+        A sample that was not seen to its end is none of everybody.
+        """
+        if self.read is not Read.SAMPLE or self.is_partial:
+            return None
+        # Who could not be looked at may be out of sync.
+        return most_amiss(self.owners, self.owners - self.outcomes[Outcome.IN_SYNC])
 
     @property
     def duration_seconds(self) -> float:

@@ -8,7 +8,6 @@ import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import contextmanager
 from multiprocessing import get_context, parent_process, resource_tracker
 from threading import Lock, Thread
 from typing import Protocol
@@ -83,12 +82,17 @@ class LocalEngine:
     """
 
     def __init__(
-        self, check: PageCheck, open_check: Opener | None = None, *, processes: int = 1
+        self,
+        check: PageCheck,
+        open_check: Callable[[], PageCheck] | None = None,
+        *,
+        processes: int = 1,
     ) -> None:
         self._check = check
         self._open_check = open_check
         self._processes = processes if open_check is not None else 1
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="undrift-check")
+        self._starter = ThreadPoolExecutor(1, "undrift-start", initializer=_without_control_c)
         self._pool: ProcessPoolExecutor | None = None
         self._rendered = 0
         self._lock = Lock()
@@ -100,6 +104,7 @@ class LocalEngine:
     def close(self) -> None:
         """End the threads and processes."""
         self._threads.shutdown(wait=True, cancel_futures=True)
+        self._starter.shutdown(wait=True)
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._pool = None
@@ -113,8 +118,7 @@ class LocalEngine:
             future.add_done_callback(self._count)
             return future.result
         try:
-            with _without_control_c():
-                elsewhere = self._pool.submit(_check_here, owners)
+            elsewhere = self._starter.submit(self._pool.submit, _check_here, owners).result()
         except BrokenExecutor:
             return lambda: self._instead(owners)
 
@@ -140,7 +144,7 @@ class LocalEngine:
                 self._rendered += future.result().rendered
 
 
-def _new_pool(open_check: Opener, processes: int) -> ProcessPoolExecutor:
+def _new_pool(open_check: Callable[[], PageCheck], processes: int) -> ProcessPoolExecutor:
     # Processes that are forked would share the connections that this one has open.
     return ProcessPoolExecutor(
         processes,
@@ -150,18 +154,14 @@ def _new_pool(open_check: Opener, processes: int) -> ProcessPoolExecutor:
     )
 
 
-@contextmanager
-def _without_control_c() -> Iterator[None]:
-    """Let processes that are started meanwhile take no notice of Ctrl-C, from their birth on.
+def _without_control_c() -> None:
+    """Let processes that this thread starts take no notice of Ctrl-C, from their birth on.
 
-    It reaches the whole group, and one that is still importing would end with a traceback.
+    It reaches the whole group, and one that is still importing would end with a traceback. So would
+    one that is half started: no signal interrupts Python in any thread but the main one.
     """
     resource_tracker.ensure_running()  # later it would let the signal through again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
 # --- in a process of the pool ---------------------------------------------------------------------
@@ -169,7 +169,7 @@ def _without_control_c() -> Iterator[None]:
 _opened: list[PageCheck] = []
 
 
-def _open_here(open_check: Opener) -> None:
+def _open_here(open_check: Callable[[], PageCheck]) -> None:
     # The process that has the answer decides what Ctrl-C means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Thread(target=_end_with_parent, name="undrift-parent", daemon=True).start()

@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import NamedTuple, Self
 
+from undrift.digests import PagedStore
 from undrift.errors import ConfigError
 from undrift.look import Sides
+from undrift.ports import VectorStore
 from undrift.scan.slices import EVERYBODY, Part
 
 PAGE_OWNERS = 2_000
@@ -60,14 +62,19 @@ def everybody(
     *,
     start: Position = BEGINNING,
     page_owners: int = PAGE_OWNERS,
+    enough: Callable[[], int] = lambda: 0,
 ) -> Iterator[Page]:
     """Pages of *part* of all owners: the source's, then those that only the store has.
+
+    Args:
+        page_owners: owners that are listed at once.
+        enough: how many of the source's a page is to have now, if that is more.
 
     Raises:
         UnknownStateError: a page of owners could not be listed.
     """
     if not start.is_second_side:
-        yield from _source_pages(sides, part, start.after, page_owners)
+        yield from _source_pages(sides, part, start.after, page_owners, enough)
         start = Position(is_second_side=True)
     after = start.after
     while sides.store_exists:
@@ -80,17 +87,57 @@ def everybody(
         yield Page([o for o in asked if o not in present], Position(True, after))
 
 
-def _source_pages(sides: Sides, part: Part, after: str | None, page_owners: int) -> Iterator[Page]:
+def _source_pages(
+    sides: Sides,
+    part: Part,
+    after: str | None,
+    page_owners: int,
+    enough: Callable[[], int],
+) -> Iterator[Page]:
     """The source's owners; of a small part, several stretches make one page."""
     gathered: list[str] = []
+    at_least = 0.0 if part.is_everybody else page_owners / 2
     end = Position(False, after)
     for listed in sides.source.owner_pages(page_owners, after):
         gathered.extend(part.of(listed))
         end = Position(False, listed[-1])
-        if part.is_everybody or len(gathered) >= page_owners / 2:
+        if len(gathered) >= max(at_least, enough()):
             yield Page(gathered, end)
             gathered = []
     yield Page(gathered, Position(True, None))
+
+
+@dataclass(slots=True)
+class Growth:
+    """How many owners make a page: many while next to nobody has to be rendered.
+
+    A page that has to be is better small, so that all who render have some of it.
+
+    Attributes:
+        most: as many as the store is best asked about at once; 0 for pages as they are listed.
+    """
+
+    most: int = 0
+    _now: int = field(init=False, default=0)
+
+    def __call__(self) -> int:
+        """How many the next one is to have."""
+        return self._now
+
+    def saw(self, owners: int, rendered: int) -> None:
+        """Of a page of *owners* so many had to be rendered."""
+        self._now = 0 if rendered * _FEW_RENDERED > owners else self.most
+
+
+_FEW_RENDERED = 10
+"""One in so many."""
+
+
+def growth(store: VectorStore, pace: Pace) -> Growth:
+    """How the pages of a run over *store* grow; those of a slow one do not."""
+    if pace.owners_per_second is not None or not isinstance(store, PagedStore):
+        return Growth()
+    return Growth(store.page_owners)
 
 
 def named(pages: Iterable[Sequence[str]]) -> Iterator[Page]:

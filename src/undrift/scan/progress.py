@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from undrift.errors import ConfigError, UnknownStateError
+from undrift.errors import ConfigError, StateUnavailable, UnknownStateError
 from undrift.failpoints import reach
 from undrift.memory import FleetMemory
 from undrift.memory import Progress as Saved
@@ -96,9 +96,20 @@ class Checkpoints:
         return self._take_up(saved)
 
     def earlier(self) -> Iterator[SyncStatus]:
-        """What the run that was taken up has found of owners that were not in sync."""
-        if self._run_id is not None:
-            yield from map(loaded, self._memory.results(self._name, self._run_id))
+        """What the run that was taken up has found of owners that were not in sync.
+
+        Raises:
+            StateUnavailable: it could not be read to the end, or is not all there.
+        """
+        if self._run_id is None:
+            return
+        counts = self._done.outcomes
+        left = counts.total() - counts[Outcome.IN_SYNC]
+        for result in self._memory.results(self._name, self._run_id):
+            left -= 1
+            yield loaded(result)
+        if left:
+            raise _not_whole()
 
     def done(self, position: Position, statuses: list[SyncStatus]) -> None:
         """A page is done; save it when it is time."""
@@ -160,6 +171,16 @@ class Checkpoints:
         _log.warning(
             "progress is not saved any more: %s", why, extra={"action": "check.no_progress"}
         )
+
+
+def _not_whole() -> StateUnavailable:
+    """Results are missing: without them, owners who differ would be told to be in sync."""
+    return StateUnavailable(
+        "The saved progress is not whole",
+        why="not all is there that was found before: another run has taken it up meanwhile, or "
+        "rows of it were deleted.",
+        fix="run the check again without --resume",
+    )
 
 
 def no_progress() -> ConfigError:

@@ -14,7 +14,7 @@ from undrift.fleet import PageFailures
 from undrift.look import Sides
 from undrift.model import Read, SyncStatus
 from undrift.scan.engine import Engine
-from undrift.scan.feed import Pace, Page, everybody
+from undrift.scan.feed import Pace, Page, everybody, growth
 from undrift.scan.page import PageCheck
 from undrift.scan.progress import Checkpoints, Resumed
 from undrift.scan.slices import EVERYBODY, Part
@@ -107,15 +107,18 @@ class Scan:
 
     def _pages(self, resumed: Resumed) -> Iterator[SyncStatus]:
         pace, checkpoints = self._options.pace, self._checkpoints
+        size = growth(self._sides.store, pace)
         feed = everybody(
             self._sides,
             self._options.part,
             start=resumed.position,
             page_owners=pace.page_owners,
+            enough=size,
         )
         failures, done = PageFailures(), Counter(resumed.outcomes)
         try:
             for page, result in self._engine.check(pace.of(feed)):
+                size.saw(len(page.owners), result.rendered)
                 statuses = list(result.statuses())
                 reach("scan.page_checked")
                 yield from statuses

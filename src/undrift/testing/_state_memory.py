@@ -193,9 +193,7 @@ class MemoryContract(StateFixtures):
         assert list(memory.results(RUN, second.run_id)) == ["of the second"]
         assert list(memory.results(RUN, first.run_id)) == []
 
-    def test_a_run_that_is_taken_up_is_no_longer_its_first_one_s(
-        self, memory: FleetMemory
-    ) -> None:
+    def test_a_run_that_is_taken_up_is_no_longer_its_first_one_s(self, memory: FleetMemory) -> None:
         """Two that saved by turns would each undo the other's position."""
         assert memory.take_run("check") is None
         first = memory.begin_run("check", "0")
