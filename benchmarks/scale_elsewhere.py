@@ -1,7 +1,7 @@
-"""Fleets whose store computes no digests: ``python -m benchmarks.scale_elsewhere [ENTITIES …]``.
+"""Fleets whose database makes no digests: ``python -m benchmarks.scale_elsewhere [ENTITIES …]``.
 
 The source lies in PostgreSQL with the state beside it, the vectors in a folder, kept by Qdrant's
-engine or by LanceDB. A check with memos has to enumerate every record there; beside it stands the
+engine or by LanceDB. A check with memos has to go over every record there; beside it stands the
 bare enumeration of either side by its own driver, in the same run. Otherwise as `benchmarks.scale`,
 which keeps the figures too.
 """

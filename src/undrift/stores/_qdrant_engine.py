@@ -39,6 +39,7 @@ from undrift.stores._qdrant_points import (
     Index,
     NewPoint,
     Page,
+    Payload,
     point_id,
     vector_named,
 )
@@ -184,16 +185,15 @@ class EnginePoints:
         vector: str | None = None,
     ) -> Page:
         """At most *limit* points that hold *where*, from *first_id* on."""
-        request = edge.ScrollRequest(
-            offset=None if first_id is None else point_id(first_id),
-            limit=limit,
-            filter=None if where is None else _filter(where),
-            with_payload=_selection(fields),
-            with_vector=_wanted(vector),
-        )
-        with self._engine() as engine:
-            records, next_id = engine.scroll(request)
-        return Page(_found(records, vector), None if next_id is None else str(next_id))
+        records, next_id = self._scroll(where, fields, first_id, limit, vector)
+        return Page(_found(records, vector), next_id)
+
+    def payloads(
+        self, where: Condition, fields: Sequence[str], first_id: str | None, limit: int
+    ) -> tuple[Sequence[Payload], str | None]:
+        """As `page`, in two thirds of its time: of each id it makes an object, then a text."""
+        records, next_id = self._scroll(where, fields, first_id, limit, None)
+        return [record.payload or {} for record in records], next_id
 
     def retrieve(self, vector_ids: Sequence[str], fields: Fields) -> Sequence[FoundPoint]:
         """Those of *vector_ids* that exist."""
@@ -237,6 +237,25 @@ class EnginePoints:
                 self._folder.give_back(shard)
 
     # --- the engine
+
+    def _scroll(
+        self,
+        where: Condition | None,
+        fields: Fields,
+        first_id: str | None,
+        limit: int,
+        vector: str | None,
+    ) -> tuple[Sequence[edge.Record], str | None]:
+        request = edge.ScrollRequest(
+            offset=None if first_id is None else point_id(first_id),
+            limit=limit,
+            filter=None if where is None else _filter(where),
+            with_payload=_selection(fields),
+            with_vector=_wanted(vector),
+        )
+        with self._engine() as engine:
+            records, next_id = engine.scroll(request)
+        return records, None if next_id is None else str(next_id)
 
     def _update(self, operation: edge.UpdateOperation) -> None:
         with self._engine(is_write=True) as engine:

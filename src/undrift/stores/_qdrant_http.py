@@ -38,6 +38,7 @@ from undrift.stores._qdrant_points import (
     NewPoint,
     NotThere,
     Page,
+    Payload,
     point_id,
     vector_named,
 )
@@ -193,6 +194,13 @@ class HttpPoints:
                 consistency=_CONSISTENCY,
             )
         return Page(_found(records, vector), None if next_id is None else str(next_id))
+
+    def payloads(
+        self, where: Condition, fields: Sequence[str], first_id: str | None, limit: int
+    ) -> tuple[Sequence[Payload], str | None]:
+        """As `page`; the ids come with them."""
+        page = self.page(where, fields, first_id, limit)
+        return [point.payload for point in page.points], page.next_id
 
     def retrieve(self, vector_ids: Sequence[str], fields: Fields) -> Sequence[FoundPoint]:
         """Those of *vector_ids* that exist."""

@@ -15,7 +15,8 @@ from undrift.stores._qdrant_points import FoundPoint, Payload
 from undrift.stores._records import STAMP_COLUMNS
 
 NAMESPACE, OWNER, KIND, ENTITY_ID = "namespace", "owner_id", "kind", "entity_id"
-TEXT_HASH, MODEL, VERSION, DELETED = "text_hash", "model", "version", "deleted"
+FINGERPRINT, TEXT_HASH, MODEL = "fingerprint", "text_hash", "model"
+VERSION, DELETED = "version", "deleted"
 TEXT, METADATA, METADATA_JSON = "text", "metadata", "metadata_json"
 
 STAMP_FIELDS = STAMP_COLUMNS[1:]

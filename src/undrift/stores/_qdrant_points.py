@@ -177,6 +177,11 @@ class Points(Protocol):
             vector: the name of the one that is wanted too; None for none.
         """
 
+    def payloads(
+        self, where: Condition, fields: Sequence[str], first_id: str | None, limit: int
+    ) -> tuple[Sequence[Payload], str | None]:
+        """As `page`, without the points' own ids; and where the next page begins."""
+
     def retrieve(self, vector_ids: Sequence[str], fields: Fields) -> Sequence[FoundPoint]:
         """Those of *vector_ids* that exist."""
 

@@ -10,10 +10,11 @@ Order of what is read:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from undrift.digests import RecordsDigest
 from undrift.failpoints import reach
 from undrift.fingerprint import is_storable_id
 from undrift.model import Stamp
@@ -23,6 +24,7 @@ from undrift.stores._listing import OwnerListing
 from undrift.stores._meaning import NOT_CREATED
 from undrift.stores._qdrant_claims import Claims
 from undrift.stores._qdrant_conditions import Condition, Equals, HasVector, Not, OneOf, every
+from undrift.stores._qdrant_digests import digests
 from undrift.stores._qdrant_layout import CHANGE_DIMENSION, find_created, unit
 from undrift.stores._qdrant_payload import (
     DELETED,
@@ -165,6 +167,13 @@ class QdrantPointStore:
             where = every(OneOf(OWNER, part), elsewhere)
             counts |= self._points.facet(OWNER, where, len(part) + 1)
         return counts
+
+    def digests(
+        self, owners: Sequence[str], *, model: str, kinds: Collection[str]
+    ) -> Mapping[str, RecordsDigest]:
+        """The digest of each of *owners*; a point that is written meanwhile is in it or not."""
+        asked, namespace = storable(owners), self._namespace
+        return dict(digests(self._points, asked, namespace=namespace, model=model, kinds=kinds))
 
     def owners(self, after: str | None, limit: int) -> Sequence[str]:
         """At most *limit* distinct owners of managed records, by code point, behind *after*."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib.metadata import version
 
 import numpy as np
@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 from lancedb.query import LanceVectorQueryBuilder
 
 from undrift.adoption import StoreFields
+from undrift.digests import RecordsDigest
 from undrift.errors import ConfigError, DimensionMismatch
 from undrift.failpoints import reach
 from undrift.fingerprint import is_storable_id
@@ -42,6 +43,7 @@ from undrift.stores import _lance_layout as layout
 from undrift.stores._lance_address import Address, parse
 from undrift.stores._lance_claims import Claims
 from undrift.stores._lance_database import Database
+from undrift.stores._lance_digests import PAGE_OWNERS, Digests
 from undrift.stores._lance_errors import mapped_errors
 from undrift.stores._lance_upkeep import Upkeep
 from undrift.stores._lance_writing import ANOTHER_TABLE, Writing
@@ -118,6 +120,7 @@ class LanceDbStore:
         self._writing = Writing(self._database, namespace)
         self._claims = Claims(self._database, namespace)
         self._upkeep = Upkeep(address)
+        self._digests = Digests(self._database, namespace)
         self._listing = OwnerListing(self._all_owners)
         self._namespace = namespace
         self._keep_text = keep_text
@@ -131,6 +134,11 @@ class LanceDbStore:
     def capabilities(self) -> Capabilities:
         """Conditional writes, any number of processes, exact search."""
         return Capabilities(store_class=StoreClass.CONDITIONAL, atomic_records=0, why_not=_WHY_NOT)
+
+    @property
+    def page_owners(self) -> int:
+        """Many: every read opens all files of the table, and many owners are one read."""
+        return PAGE_OWNERS
 
     # --- what is there, and creating it
 
@@ -189,6 +197,12 @@ class LanceDbStore:
             for batch in self._rows(where, [layout.OWNER]):
                 counts.update(batch.column(layout.OWNER).to_pylist())
         return counts
+
+    def digests(
+        self, owners: Sequence[str], *, model: str, kinds: Collection[str]
+    ) -> Mapping[str, RecordsDigest]:
+        """The digest of each of *owners*, from one version of the table."""
+        return self._digests.of(storable(owners), model=model, kinds=kinds)
 
     def owners(self, after: str | None, limit: int) -> Sequence[str]:
         """At most *limit* distinct owners of managed records, by code point, behind *after*."""
