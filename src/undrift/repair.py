@@ -187,7 +187,10 @@ class Repairer:
         """
         settled = {} if self._settled is None else self._settled(owners)
         if settled:
+            # While one waited for them, others may have done all there was to do.
             owners = [owner for owner in owners if owner not in settled]
+            if not owners:
+                return [*map(Repair.of_settled, settled.values())]
         own = self._order.await_some(owners) if waits else self._order.begin(owners)
         if len(own) < len(owners):
             begun = set(own)

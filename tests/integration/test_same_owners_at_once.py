@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from random import Random
-from threading import Barrier
+from threading import Barrier, local
 
 import pytest
 
 from support.layouts import Document, document
 from support.sides import World
 from undrift import SyncReport, Undrift
+from undrift.ports import Purpose, Vectors
 
 OWNERS = 1_000
 WORKERS = 8
@@ -80,7 +81,19 @@ def test_two_syncs_of_the_same_users_pay_each_text_once(world: World) -> None:
 
 
 def test_control_without_leases_texts_are_paid_for_again_and_again(
-    world: World, without_leases: None
+    world: World, without_leases: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same measurement finds more; what is written is right all the same."""
+    """The same measurement finds more; what is written is right all the same.
+
+    Nobody pays before everybody has looked; else a quick worker is done before the others begin.
+    """
+    everybody_has_looked, embed, began = Barrier(WORKERS), world.embedder.embed, local()
+
+    def embed_together(texts: Sequence[str], purpose: Purpose = "document") -> Vectors:
+        if len(texts) > 1 and not hasattr(began, "is_behind"):
+            began.is_behind = True
+            everybody_has_looked.wait(60)
+        return embed(texts, purpose)
+
+    monkeypatch.setattr(world.embedder, "embed", embed_together)
     assert paid_over_needed(world, named) > 1.2

@@ -7,6 +7,7 @@ import pytest
 from support.layouts import Document, document, experience
 from support.sides import World
 from undrift import Undrift
+from undrift.events import OwnersBusy, SyncEvent
 from undrift.look import Sides
 from undrift.model import Read
 from undrift.state import Observation, State
@@ -118,3 +119,20 @@ def test_force_passes_over_nobody(synced: World) -> None:
     """It is for whoever does not believe what is remembered."""
     reports = list(synced.sides.sync_all(force=True))
     assert all(report.written == 2 and report.is_in_sync for report in reports)
+
+
+def test_whoever_was_waited_for_and_needs_nothing_any_more_ends_the_wait(synced: World) -> None:
+    """Somebody else had it leased, and did all there was to do."""
+    state = state_of(synced.sides)
+    state.lease(["4"], "somebody", 60)
+    waited: list[int] = []
+
+    def release(event: SyncEvent) -> None:
+        if isinstance(event, OwnersBusy):
+            waited.append(event.owners)
+            state.release(["4"], "somebody")
+
+    reports = list(synced.sides.sync_all(listener=release))
+    assert waited == [1]
+    assert sorted(report.owner_id for report in reports) == sorted(EVERYBODY)
+    assert all(report.is_in_sync and report.skipped for report in reports)
