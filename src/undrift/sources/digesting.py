@@ -50,7 +50,7 @@ def types_of(table: sa.Table, columns: Iterable[str]) -> Expression:
 
     Of a value of another type rendering may make something else, though it prints the same.
     """
-    found = table.alias()
+    found = table.alias("_typed")  # a name of ours, not one made of the table's
     types = sa.cast(sa.func.row(*(sa.func.pg_typeof(found.c[name]) for name in columns)), sa.Text)
     no_rows = sa.select(sa.literal(1)).subquery().outerjoin(found, sa.false())
     return sa.select(types).select_from(no_rows).correlate(None).scalar_subquery()
