@@ -19,7 +19,7 @@ FORMAT = "1"
 """Part of every fingerprint; a new format makes every record "changed" and re-stamps it."""
 
 _HASH_BYTES = 16
-_NAMESPACE_UUID = UUID("5f3c2a52-6d0e-5b0c-9a4e-2f1d8f0b7c31")
+_NAMESPACE_BYTES = UUID("5f3c2a52-6d0e-5b0c-9a4e-2f1d8f0b7c31").bytes
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
@@ -73,9 +73,7 @@ def vector_id(namespace: str, owner_id: str, kind: str, entity_id: str) -> str:
         RFC 9562 section 5.5 (name-based UUID).
     """
     name = _length_prefixed((namespace, owner_id, kind, entity_id))
-    digest = bytearray(
-        hashlib.sha1(_NAMESPACE_UUID.bytes + name, usedforsecurity=False).digest()[:16]
-    )
+    digest = bytearray(hashlib.sha1(_NAMESPACE_BYTES + name, usedforsecurity=False).digest()[:16])
     digest[6] = (digest[6] & 0x0F) | 0x50
     digest[8] = (digest[8] & 0x3F) | 0x80
     h = digest.hex()
@@ -158,4 +156,4 @@ def _storable(value: object) -> object:
 
 def _length_prefixed(parts: Iterable[str]) -> bytes:
     encoded = [part.encode("utf-8", "surrogatepass") for part in parts]
-    return b"".join(b"%d:%b" % (len(part), part) for part in encoded)
+    return b"".join([b"%d:%b" % (len(part), part) for part in encoded])

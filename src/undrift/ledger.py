@@ -20,7 +20,7 @@ from undrift.errors import ConfigError, StateMismatch, StateUnavailable, Superse
 from undrift.fingerprint import FORMAT
 from undrift.mapping import Mapping as SourceMapping
 from undrift.ports import StoreClass
-from undrift.state import Claim, ClaimableStore, Fence, Note, Standing, State
+from undrift.state import Claim, ClaimableStore, Note, ObservingFence, Standing, State
 
 SEND_DEADLINE_SECONDS = 3600.0
 """A plan that is older is thrown away: only so can tombstones ever be collected."""
@@ -67,7 +67,7 @@ class Ledger:
     store: ClaimableStore
     config: str
     source: str
-    fence: Fence | None = None
+    fence: ObservingFence | None = None
     holder: str = field(default_factory=new_holder)
     clock: Clock = awake_or_not
     sleep: Sleep = time.sleep

@@ -15,6 +15,7 @@ from undrift.errors import InvalidDocument, UnknownStateError
 from undrift.model import NOT_CREATED, Stamp, SyncStatus, Wanted
 from undrift.ports import OwnerContent, Source, VectorStore
 from undrift.render import Renderer
+from undrift.state import Observation
 
 First = Literal["store", "source"]
 
@@ -34,6 +35,7 @@ class Look:
         digest: of the raw content that ``wanted`` was rendered from.
         stamps: the store's side.
         unmanaged: records of the owner outside the namespace.
+        observation: what has to be accepted when its records are written, and was not yet.
         noted_at: when it began, by the worker's clock; 0 where nobody asks.
         error: why the owner could not be looked at; then nothing else counts.
     """
@@ -43,6 +45,7 @@ class Look:
     digest: bytes | None = None
     stamps: Sequence[Stamp] = ()
     unmanaged: int = 0
+    observation: Observation | None = None
     noted_at: float = 0.0
     error: UnknownStateError | None = None
 
@@ -125,16 +128,25 @@ class Sides:
         Raises:
             UnknownStateError: it could not be read to the end.
         """
+        stamps = self.read_stamps(owners)
+        return stamps, self.store.unmanaged(owners) if self.store_exists else {}
+
+    def read_stamps(self, owners: Sequence[str]) -> dict[str, list[Stamp]]:
+        """The stamps of *owners* alone.
+
+        Raises:
+            UnknownStateError: they could not be read to the end.
+        """
         stamps: dict[str, list[Stamp]] = {}
         if not self.store_exists:
-            return stamps, {}
+            return stamps
         for stamp in self.store.stamps(owners):
             known = stamps.get(stamp.owner_id)
             if known is None:
                 stamps[stamp.owner_id] = [stamp]
             else:
                 known.append(stamp)
-        return stamps, self.store.unmanaged(owners)
+        return stamps
 
     def read_source(
         self,

@@ -16,6 +16,7 @@ from undrift.failpoints import reach
 from undrift.look import Look, Sides
 from undrift.model import Outcome
 from undrift.plan import Plan, plan_owner
+from undrift.ports import Record
 from undrift.publish import Shipment
 from undrift.versions import OrderedPlan
 
@@ -45,6 +46,7 @@ class Conclusion:
         parked: by ``(kind, entity_id)``, why a record cannot be made.
         is_only_parked: everything else was done.
         attempts: failures in a row before this one.
+        sent: what the latest publish wrote.
     """
 
     look: Look
@@ -54,6 +56,7 @@ class Conclusion:
     parked: Mapping[tuple[str, str], str]
     is_only_parked: bool = False
     attempts: int = 0
+    sent: Sequence[Record] = ()
 
 
 class Order(Protocol):
@@ -75,6 +78,12 @@ class Order(Protocol):
     def look_back(self, before: Mapping[str, Look]) -> dict[str, Look]:
         """Read the store again; of the source what *before* showed still counts."""
 
+    def look_again(self, before: Mapping[str, Look]) -> dict[str, Look]:
+        """Read both sides again; what was noted for *before* counts where the source is as it was.
+
+        Not for owners of whom others are known to have been quicker.
+        """
+
     def is_settled(self, look: Look) -> bool:
         """Whether there is nothing to remember, to re-stamp or to bury where the sides agree."""
 
@@ -87,8 +96,11 @@ class Order(Protocol):
     def is_proved(self, shipment: Shipment, look: Look) -> bool:
         """Whether *look* shows what lies under the deletes and tombstones of *shipment*."""
 
-    def send(self, shipment: Shipment) -> None:
+    def send(self, shipment: Shipment) -> Collection[str]:
         """Hand a batch to the store.
+
+        Returns:
+            The owners that were left out, since others were quicker.
 
         Raises:
             WriteFailed: the store refused the batch; nothing is written.
@@ -134,6 +146,10 @@ class StoreOrder:
         """Read both sides; nothing less would do without a state."""
         return self.look(list(before), before)
 
+    def look_again(self, before: Mapping[str, Look]) -> dict[str, Look]:
+        """Read both sides."""
+        return self.look(list(before), before)
+
     def is_settled(self, look: Look) -> bool:
         """Sides that agree need nothing more."""
         return True
@@ -148,9 +164,10 @@ class StoreOrder:
         """There are no tombstones to look for."""
         return True
 
-    def send(self, shipment: Shipment) -> None:
+    def send(self, shipment: Shipment) -> Collection[str]:
         """Publish it."""
         self._sides.store.publish(shipment.writes, shipment.deletes)
+        return ()
 
     def working(self) -> None:
         """Nobody wants to know."""

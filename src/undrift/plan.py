@@ -55,6 +55,7 @@ def plan_owner(
     occupied: Mapping[str, int] | None = None,
     also: Collection[tuple[str, str]] = (),
     stays: Collection[tuple[str, str]] = (),
+    vector_ids: Mapping[tuple[str, str], str] | None = None,
 ) -> Plan:
     """The repair of *diff*.
 
@@ -65,6 +66,7 @@ def plan_owner(
             under its own vector_id.
         occupied: versions found under a wanted vector_id in records that claim another owner or
             entity; a write must be newer than they are.
+        vector_ids: those of the wanted entities, where the caller has them already.
 
     Every planned write raises the version above everything known of the entity, so that it is
     never refused but for a newer one (I2).
@@ -77,16 +79,19 @@ def plan_owner(
         written = [*diff.missing, *(pair.entity for pair in pairs)]
         written += [wanted[identity] for identity in sorted(also)]
         rewritten = {(entity.kind, entity.entity_id): entity for entity in written}
-    own = _own_vector_ids(rewritten.values(), namespace)
+    if vector_ids is None:
+        vector_ids = own_vector_ids(wanted.values(), namespace)
+    own = {identity: vector_ids[identity] for identity in rewritten}
     own.update({i: diff.kept[i].vector_id for i in own.keys() & set(stays) if i in diff.kept})
-    evicted = _add_evicted(rewritten, own, diff, wanted, namespace)
+    evicted = _add_evicted(rewritten, own, diff, wanted, vector_ids)
     crowds = _by_entity(diff.duplicates)
     versions = _known_versions(diff, occupied or {})
     writes = []
     for identity, entity in rewritten.items():
         kept, under = diff.kept.get(identity), own[identity]
-        known = [stamp.version for stamp in crowds.get(identity, ())]
-        known += [stamp.version for stamp in (kept,) if stamp is not None]
+        known = versions.get(under, 0)
+        for found in (*crowds.get(identity, ()), *((kept,) if kept is not None else ())):
+            known = max(known, found.version)
         stamp = Stamp(
             under,
             namespace,
@@ -96,7 +101,7 @@ def plan_owner(
             entity.fingerprint,
             entity.text_hash,
             model,
-            max([0, versions.get(under, 0), *known]) + 1,
+            known + 1,
         )
         keeps_vector = not force and kept is not None and _fits(kept, stamp)
         writes.append(PlannedWrite(entity, stamp, not keeps_vector, under in evicted))
@@ -110,7 +115,8 @@ def plan_owner(
     return Plan(diff.owner_id, tuple(writes), tuple(deletes))
 
 
-def _own_vector_ids(entities: Iterable[Entity], namespace: str) -> dict[tuple[str, str], str]:
+def own_vector_ids(entities: Iterable[Entity], namespace: str) -> dict[tuple[str, str], str]:
+    """The vector_id that each of *entities* has, by its identity."""
     return {
         (entity.kind, entity.entity_id): vector_id(
             namespace, entity.owner_id, entity.kind, entity.entity_id
@@ -124,7 +130,7 @@ def _add_evicted(
     own: dict[tuple[str, str], str],
     diff: OwnerDiff,
     wanted: Mapping[tuple[str, str], Entity],
-    namespace: str,
+    vector_ids: Mapping[tuple[str, str], str],
 ) -> set[str]:
     """Rewrite, under its own id, every live entity whose only record another write replaces.
 
@@ -134,6 +140,8 @@ def _add_evicted(
     live = {
         stamp.vector_id: identity for identity, stamp in diff.kept.items() if identity in wanted
     }
+    if not live:
+        return set()
     evicted: set[str] = set()
     pending = list(rewritten)
     while pending:
@@ -144,7 +152,7 @@ def _add_evicted(
         evicted.add(own[identity])
         if holder not in rewritten:
             rewritten[holder] = wanted[holder]
-            own.update(_own_vector_ids([wanted[holder]], namespace))
+            own[holder] = vector_ids[holder]
             pending.append(holder)
     return evicted
 

@@ -6,7 +6,7 @@ is never split; small owners share one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
@@ -15,7 +15,7 @@ from undrift.errors import UndriftError, UnknownStateError, WriteFailed
 from undrift.events import BatchDeleted, BatchWritten, Listener
 from undrift.mapping import MAX_EMBEDDED_CHARACTERS
 from undrift.ports import Deletion, Record, Vectors
-from undrift.state import Expected, Tombstone
+from undrift.state import Expected, Observation, Tombstone
 from undrift.versions import OrderedPlan
 
 T = TypeVar("T")
@@ -30,6 +30,7 @@ class Shipment:
 
     Attributes:
         expected: for each delete, by its vector_id, the remembered row that justifies it.
+        observations: of owners that are observed in the same transaction (class T).
         planned_at: when the oldest of it was planned, by the worker's clock.
     """
 
@@ -38,10 +39,12 @@ class Shipment:
     deletes: Sequence[Deletion] = ()
     tombstones: Sequence[Tombstone] = ()
     expected: Mapping[str, Expected] = field(default_factory=dict)
+    observations: Sequence[Observation] = ()
     planned_at: float = 0.0
 
 
-Send = Callable[[Shipment], None]
+Send = Callable[[Shipment], Collection[str]]
+"""Sends a shipment; its answer are the owners that were left out, since others were quicker."""
 
 
 @dataclass(slots=True)
@@ -53,6 +56,8 @@ class Publication:
         buried: the vector_ids of those tombstones that a stored record makes way for.
         expected: see `Shipment`.
         together: how many writes at the end replace one another's records, and so go in one call.
+        observation: what is to be accepted in the transaction that writes; see `Shipment`.
+        was_left_out: others were quicker, and nothing of it was written.
         error: why the store did not take it.
     """
 
@@ -64,6 +69,8 @@ class Publication:
     expected: Mapping[str, Expected] = field(default_factory=dict)
     together: int = 0
     planned_at: float = 0.0
+    observation: Observation | None = None
+    was_left_out: bool = False
     error: UndriftError | None = None
 
     @property
@@ -75,6 +82,11 @@ class Publication:
     def gone(self) -> frozenset[str]:
         """The vector_ids of stored records that it deletes."""
         return self.buried.union(deletion.vector_id for deletion in self.deletes)
+
+    @property
+    def accepted(self) -> Sequence[Record]:
+        """The writes, if the store has taken them all; nothing where that is not certain."""
+        return () if self.error is not None or self.was_left_out else self.writes
 
     def keep_deletes(self) -> None:
         """Delete nothing after all. Tombstones where nothing is stored are no deletes."""
@@ -128,6 +140,7 @@ def shipment_of(group: Sequence[Publication]) -> Shipment:
         deletes=[deletion for publication in group for deletion in publication.deletes],
         tombstones=[stone for publication in group for stone in publication.tombstones],
         expected=expected,
+        observations=[each.observation for each in group if each.observation is not None],
         planned_at=min(publication.planned_at for publication in group),
     )
 
@@ -170,10 +183,11 @@ def _groups(publications: Iterable[Publication]) -> Iterator[list[Publication]]:
 
 def _send(send: Send, group: Sequence[Publication], listener: Listener) -> UndriftError | None:
     try:
-        send(shipment_of(group))
+        left_out = send(shipment_of(group))
     except (WriteFailed, UnknownStateError) as exc:
         return exc
     for publication in group:
+        publication.was_left_out = publication.owner_id in left_out
         owner, written, deleted = (
             publication.owner_id,
             len(publication.writes),
@@ -194,10 +208,15 @@ def _publish_large(send: Send, publication: Publication, listener: Listener) -> 
         expected=publication.expected,
         planned_at=publication.planned_at,
     )
+    # What is observed with the first part is there for the others.
+    observations = [publication.observation] if publication.observation is not None else []
     done = 0
     try:
         for number, batch in enumerate(_write_batches(publication), start=1):
-            send(part(writes=batch))
+            left_out = send(part(writes=batch, observations=observations if number == 1 else []))
+            if owner in left_out:
+                publication.was_left_out = True
+                return
             done += len(batch)
             listener(BatchWritten(owner, number, len(batch), done))
         done = 0

@@ -97,6 +97,7 @@ class Repair:
             parked=self.parked,
             is_only_parked=self.is_only_parked,
             attempts=self.attempts,
+            sent=self.publication.accepted if self.publication is not None else (),
         )
 
     def end(self, outcome: Outcome, error: UndriftError | None = None) -> None:
@@ -318,6 +319,7 @@ class Repairer:
                 repair.ordered, result.vectors, with_deletes=self._with_deletes
             )
             repair.publication.planned_at = repair.look.noted_at
+            repair.publication.observation = repair.look.observation
             repair.error = self._lacking(repair, repair.ordered, hashes, result)
 
     def _lacking(
@@ -380,11 +382,12 @@ class Repairer:
         repairs = [repair for repair in repairs if not repair.is_done]
         if not repairs:
             return
-        before = {repair.owner_id: repair.look for repair in repairs}
-        if self._reads_source_again:
-            looks = self._order.look(list(before), before)
-        else:
-            looks = self._order.look_back(before)
+        before = {repair.owner_id: repair.look for repair in repairs if _is_first(repair)}
+        again = self._order.look_again if self._reads_source_again else self._order.look_back
+        looks = again(before) if before else {}
+        overtaken = {r.owner_id: r.look for r in repairs if r.owner_id not in before}
+        if overtaken:
+            looks |= self._order.look(list(overtaken), overtaken)
         for repair in repairs:
             self._judge(repair, looks[repair.owner_id], is_last=is_last)
 
@@ -472,6 +475,15 @@ class Repairer:
             repair.end(Outcome.IN_MOTION, _not_verified(repair.owner_id, moving=True))
         else:
             repair.end(Outcome.FAILED, _not_verified(repair.owner_id, moving=False))
+
+
+def _is_first(repair: Repair) -> bool:
+    """Whether nobody is known to have been quicker than *repair*, so that its note still counts."""
+    publication = repair.publication
+    if publication is None or publication.observation is None:
+        return publication is None or not publication.was_left_out
+    # What was never observed is only if the publish that was to do it has certainly gone through.
+    return bool(publication.accepted)
 
 
 def _unmoved(previous: OwnerDiff, diff: OwnerDiff) -> OwnerDiff:

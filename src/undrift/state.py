@@ -546,12 +546,54 @@ class Fence(Protocol):
         """Set ``published_version`` of rows that were just written or deleted."""
 
 
+class ObservingFence(Fence, Protocol):
+    """A fence that can also accept observations within the store's transaction."""
+
+    def observe(
+        self,
+        connection: object,
+        observations: Sequence[Observation],
+        expected: Sequence[Expected],
+    ) -> frozenset[str]:
+        """As `hold`, but first accept *observations*, as `State.observe` does.
+
+        Their rows that are among *expected* count as published from then on, so that
+        `published` is not called for their owners.
+
+        Returns:
+            The owners whose observation is refused, with those that `hold` names of the others.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class WithObservations:
+    """A `Fence` that accepts *observations* within the publish that they are for.
+
+    What was never observed has no row that a publish could wait for. So the first observation of
+    an owner and the records that it leads to may be one transaction: a row is written once, and
+    nothing is remembered of an owner whose records were not written.
+    """
+
+    fence: ObservingFence
+    observations: Sequence[Observation]
+
+    def hold(self, connection: object, expected: Sequence[Expected]) -> frozenset[str]:
+        """Accept the observations; the owners of whom one is refused are among those named."""
+        return self.fence.observe(connection, self.observations, expected)
+
+    def published(self, connection: object, expected: Sequence[Expected]) -> None:
+        """Tell of those that were observed before."""
+        observed = {observation.owner_id for observation in self.observations}
+        others = [row for row in expected if row.owner_id not in observed]
+        self.fence.published(connection, others)
+
+
 @runtime_checkable
 class FencedState(State, Protocol):
     """A state that can share a transaction with a store in the same database."""
 
     @property
-    def fence(self) -> Fence:
+    def fence(self) -> ObservingFence:
         """What the store is to do within a publish."""
 
 

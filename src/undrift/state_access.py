@@ -12,7 +12,7 @@ from undrift.events import Listener, StateCreated
 from undrift.ledger import Ledger, config_digest
 from undrift.look import Sides
 from undrift.ports import VectorStore
-from undrift.state import ClaimableStore, Fence, State, TransactionalStore
+from undrift.state import ClaimableStore, ObservingFence, State, TransactionalStore
 from undrift.states import open_state
 
 # What a store's address says of how it is used, and not of where it is.
@@ -45,7 +45,7 @@ class StateAccess:
         self._is_own_store = is_own_store
         self._opening = Lock()
         self._state: State | None = None
-        self._fence: Fence | None = None
+        self._fence: ObservingFence | None = None
         self._entered: Ledger | None = None
 
     @property
@@ -139,7 +139,7 @@ class StateAccess:
             if self._state is not None:
                 self._state.close()
 
-    def _open(self) -> tuple[State, Fence | None]:
+    def _open(self) -> tuple[State, ObservingFence | None]:
         store = self._store
         if self._given is not None and not isinstance(self._given, str):
             return self._given, None

@@ -11,7 +11,7 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 
 from undrift.errors import (
@@ -42,6 +42,7 @@ from undrift.state import (
     Tombstone,
     TransactionalStore,
     VersionRaise,
+    WithObservations,
 )
 from undrift.versions import OrderedPlan, observed_rows, order_plan, with_rows
 
@@ -75,13 +76,18 @@ class OrderedLook(Look):
 
 @dataclass(frozen=True, slots=True)
 class _Observed:
-    """One owner's side of the source, and what is remembered of it now."""
+    """One owner's side of the source, and what is remembered of it now.
+
+    Attributes:
+        waiting: what has not been accepted yet, since the publish is to do it.
+    """
 
     side: SourceSide
     note: OwnerNote
     round: int
     rows: dict[Identity, EntityRow]
     noted_at: float
+    waiting: Observation | None = None
 
 
 class StateOrder:
@@ -90,15 +96,26 @@ class StateOrder:
     Args:
         ledger: entered.
         retry_parked: try again what could not be made before.
+        observes_with_publish: owners that were never observed, and of whom the store has nothing,
+            are observed in the transaction that writes them, where state and store share one; for
+            those who publish all that is missing.
 
     Safety:
         As `Repairer`: different pages may be in different threads.
     """
 
-    def __init__(self, sides: Sides, ledger: Ledger, *, retry_parked: bool = False) -> None:
+    def __init__(
+        self,
+        sides: Sides,
+        ledger: Ledger,
+        *,
+        retry_parked: bool = False,
+        observes_with_publish: bool = False,
+    ) -> None:
         self._sides = sides
         self._ledger = ledger
         self._retry_parked = retry_parked
+        self._may_wait = observes_with_publish and ledger.fence is not None
 
     # --- whose turn it is
 
@@ -123,9 +140,12 @@ class StateOrder:
     def look(self, owners: Sequence[str], before: Mapping[str, Look]) -> dict[str, Look]:
         """Read both sides of *owners*, and give versions to what the source shows anew."""
         try:
-            observed = self._observe(owners, before)
+            observed = self._observe(owners, before, may_wait=self._may_wait and not before)
             reach("sync.observed")
             looks = self._with_store(observed)
+            cannot_wait = [owner for owner, look in looks.items() if _has_no_reason_to_wait(look)]
+            if cannot_wait:
+                looks |= self._with_store(self._observe(cannot_wait, before))
         except UnknownStateError as exc:
             return {owner: Look(owner_id=owner, error=exc) for owner in owners}
         reach("sync.looked")
@@ -140,12 +160,34 @@ class StateOrder:
             for owner, look in before.items()
             if isinstance(look, OrderedLook)
         }
+        # Nothing of what is written here can make records of others more or less.
+        unmanaged = {owner: look.unmanaged for owner, look in before.items()}
         try:
-            return self._with_store(observed)
+            return self._with_store(observed, unmanaged)
         except UnknownStateError as exc:
             return {owner: Look(owner_id=owner, error=exc) for owner in before}
 
-    def _observe(self, owners: Sequence[str], before: Mapping[str, Look]) -> dict[str, _Observed]:
+    def look_again(self, before: Mapping[str, Look]) -> dict[str, Look]:
+        """As `look`, but the note of *before* counts where the source shows the same content.
+
+        Whoever was quicker meanwhile has left versions that this worker's plans collide with.
+        """
+        try:
+            contents = self._sides.read_source(list(before), before, {})
+        except UnknownStateError as exc:
+            return {owner: Look(owner_id=owner, error=exc) for owner in before}
+        same = {
+            owner: look
+            for owner, look in before.items()
+            if contents.get(owner, NOT_THERE) == (look.wanted, look.digest, None)
+        }
+        changed = {owner: look for owner, look in before.items() if owner not in same}
+        looks = self.look_back(same) if same else {}
+        return looks | (self.look(list(changed), changed) if changed else {})
+
+    def _observe(
+        self, owners: Sequence[str], before: Mapping[str, Look], *, may_wait: bool = False
+    ) -> dict[str, _Observed]:
         observed: dict[str, _Observed] = {}
         waiting = list(owners)
         for _ in range(MAX_OBSERVATIONS):
@@ -155,6 +197,8 @@ class StateOrder:
             contents = self._sides.read_source(waiting, before, {})
             reach("sync.read")
             found, observations = self._compared(waiting, note, contents, noted_at)
+            if may_wait:
+                found, observations = _postponed(found, observations)
             accepted = self._ledger.state.observe(observations) if observations else frozenset()
             overtaken = {each.owner_id for each in observations} - accepted
             observed.update({owner: found[owner] for owner in waiting if owner not in overtaken})
@@ -195,9 +239,14 @@ class StateOrder:
                 observations.append(Observation(owner_id=owner, noted=own.observation, rows=rows))
         return found, observations
 
-    def _with_store(self, observed: Mapping[str, _Observed]) -> dict[str, Look]:
+    def _with_store(
+        self, observed: Mapping[str, _Observed], unmanaged: Mapping[str, int] | None = None
+    ) -> dict[str, Look]:
         owners = list(observed)
-        stamps, unmanaged = self._sides.read_store(owners)
+        if unmanaged is None:
+            stamps, unmanaged = self._sides.read_store(owners)
+        else:
+            stamps = self._sides.read_stamps(owners)
         tombstones: dict[str, dict[str, Tombstone]] = {}
         if not self._ledger.keeps_tombstones:
             # A state that was elsewhere may have left some, which what is written must rise above.
@@ -217,6 +266,7 @@ class StateOrder:
                 round=seen.round,
                 rows=seen.rows,
                 tombstones=tombstones.get(owner, {}),
+                observation=seen.waiting,
                 noted_at=seen.noted_at,
             )
             for owner, seen in observed.items()
@@ -303,27 +353,32 @@ class StateOrder:
 
     # --- send
 
-    def send(self, shipment: Shipment) -> None:
+    def send(self, shipment: Shipment) -> Collection[str]:
         """Hand a batch to the store, by the store's class.
 
         A plan that is older than the send deadline is dropped; the look behind it tells.
         """
         if self._ledger.clock() - shipment.planned_at > SEND_DEADLINE_SECONDS:
-            return
-        store = self._ledger.store
-        if self._ledger.fence is not None:
+            return shipment.owners
+        store, fence = self._ledger.store, self._ledger.fence
+        if fence is not None:
             assert isinstance(store, TransactionalStore)
-            expected = list(_expected(shipment))
-            store.publish_fenced(shipment.writes, shipment.deletes, expected, self._ledger.fence)
-            return
+            observing = WithObservations(fence, shipment.observations)
+            return store.publish_fenced(
+                shipment.writes,
+                shipment.deletes,
+                list(_expected(shipment)),
+                observing if shipment.observations else fence,
+            )
         if self._ledger.store_class is StoreClass.NEITHER:
             self._ledger.state.suspect(shipment.owners, HORIZON_SECONDS)
             if len(self._ledger.lease(shipment.owners)) < len(shipment.owners):
-                return  # somebody else has taken over
+                return shipment.owners  # somebody else has taken over
         if shipment.writes or shipment.deletes:
             store.publish(shipment.writes, shipment.deletes)
         if shipment.tombstones:
             store.bury(shipment.tombstones)
+        return ()
 
     def is_proved(self, shipment: Shipment, look: Look) -> bool:
         """Whether the tombstones are in the store."""
@@ -370,15 +425,26 @@ class StateOrder:
             owner_id=look.owner_id,
             generation=look.note.generation,
             round=look.round,
-            published=list(self._published(look)),
+            published=list(self._published(look, self._remembered(end))),
         )
 
-    def _published(self, look: OrderedLook) -> Iterator[tuple[str, str, int]]:
-        """What the look reads back that was not known to be published, or was parked before."""
+    def _remembered(self, end: Conclusion) -> Set[tuple[str, str, int]]:
+        """What the fence has remembered as published when it was written."""
+        if self._ledger.fence is None:
+            return frozenset()
+        stamps = (record.stamp for record in end.sent)
+        return {(stamp.kind, stamp.entity_id, stamp.version) for stamp in stamps}
+
+    def _published(
+        self, look: OrderedLook, remembered: Set[tuple[str, str, int]]
+    ) -> Iterator[tuple[str, str, int]]:
+        """What the look reads back that is not remembered as published, or was parked before."""
         present = {(stamp.kind, stamp.entity_id): stamp for stamp in look.stamps}
         buried = {(stone.kind, stone.entity_id): stone for stone in look.tombstones.values()}
         for identity, row in look.rows.items():
             if row.published_version == row.version and not row.parked_reason:
+                continue
+            if not row.parked_reason and (*identity, row.version) in remembered:
                 continue
             if row.is_deleted:
                 stone = buried.get(identity)
@@ -398,6 +464,30 @@ class StateOrder:
         delay = max(asked, wait * (0.5 + self._ledger.chance() / 2))
         what = f"{error.what}: {error.why}" if error is not None else str(end.outcome)
         return Failure(end.look.owner_id, what, delay)
+
+
+def _postponed(
+    found: Mapping[str, _Observed], observations: Iterable[Observation]
+) -> tuple[dict[str, _Observed], list[Observation]]:
+    """*found* with those observations that a publish is to make, and the others."""
+    observed, others = dict(found), []
+    for each in observations:
+        note = found[each.owner_id].note
+        was_never_observed = not (note.observation or note.floor or note.entities)
+        if was_never_observed and each.rows:
+            observed[each.owner_id] = replace(found[each.owner_id], waiting=each)
+        else:
+            others.append(each)
+    return observed, others
+
+
+def _has_no_reason_to_wait(look: Look) -> bool:
+    """Whether the store has something of an owner that was not observed yet.
+
+    Its versions may have to be raised first, and that takes rows that are there.
+    """
+    assert isinstance(look, OrderedLook)
+    return look.observation is not None and bool(look.stamps or look.tombstones)
 
 
 def _is_done(end: Conclusion) -> bool:

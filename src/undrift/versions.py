@@ -17,7 +17,7 @@ from undrift.diff import OwnerDiff
 from undrift.errors import WriteFailed
 from undrift.fingerprint import vector_id
 from undrift.model import Stamp, Wanted
-from undrift.plan import Plan, PlannedWrite, plan_owner
+from undrift.plan import Plan, PlannedWrite, own_vector_ids, plan_owner
 from undrift.ports import MAX_VERSION, Deletion
 from undrift.state import EntityRow, Expected, Identity, OwnerNote, Tombstone, VersionRaise
 
@@ -99,13 +99,14 @@ class _Raises:
 
     def at_least(self, row: EntityRow, version: int) -> EntityRow:
         """*row* as it is now, raised to *version* if it is lower."""
-        row = self.raised.get(row.identity, row)
-        is_known = row.identity in self._rows or row.identity in self.raised
+        identity = row.identity
+        row = self.raised.get(identity, row)
+        is_known = identity in self._rows or identity in self.raised
         if row.version >= version and is_known:
             return row
-        _require_room(self._owner_id, row.identity, version)
-        self.raised[row.identity] = row._replace(version=version)
-        return self.raised[row.identity]
+        _require_room(self._owner_id, identity, version)
+        self.raised[identity] = row._replace(version=version)
+        return self.raised[identity]
 
     def result(self) -> VersionRaise | None:
         """The compare-and-set to be made."""
@@ -148,9 +149,10 @@ def order_plan(
     raises = _Raises(diff.owner_id, rows)
     own = {stamp.vector_id: stamp for stamp in (*diff.kept.values(), *diff.duplicates)}
     also: set[Identity] = set()
+    vector_ids: dict[Identity, str] = {}
     if diff.wanted is not None:
-        for identity, entity in diff.wanted.entities.items():
-            under = vector_id(namespace, entity.owner_id, *identity)
+        vector_ids = own_vector_ids(diff.wanted.entities.values(), namespace)
+        for identity, under in vector_ids.items():
             row = rows[identity]
             stored = own.get(under)
             if stored is None and is_adopted:
@@ -168,6 +170,7 @@ def order_plan(
         occupied={**under_tombstones, **(occupied or {})},
         also=also,
         stays=_staying(diff, rows, model, keeps_tombstones=keeps_tombstones) if is_adopted else (),
+        vector_ids=vector_ids,
     )
     writes, parked = _with_versions(plan, rows, raises, retry_parked=retry_parked or force)
     deletes, buried, expected = _deletes(
@@ -221,7 +224,9 @@ def _with_versions(
             continue
         # The plan's version is above all that was found in the store; ours is one that counts.
         version = raises.at_least(row, write.stamp.version).version
-        writes.append(write._replace(stamp=write.stamp._replace(version=version)))
+        if version != write.stamp.version:
+            write = write._replace(stamp=write.stamp._replace(version=version))
+        writes.append(write)
     if parked:
         writes = [write for write in writes if not write.evicts]
     return tuple(writes), tuple(parked)

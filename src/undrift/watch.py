@@ -90,7 +90,7 @@ class Watcher:
         self._feed = feed
         self._options = options
         self._is_over = is_over
-        self._order = StateOrder(sides, ledger)
+        self._order = StateOrder(sides, ledger, observes_with_publish=True)
         self._embedder = TextEmbedder(embedder, before_batch=self._order.working)
         self._budget = RollingBudget(ledger.state, lambda: any(sides.source.owner_pages(1)))
         self._report = WorkerReport(worker_id=ledger.holder)

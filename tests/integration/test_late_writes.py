@@ -64,6 +64,16 @@ SCENARIOS = {
         {"1": document(KEPT, *MANY[:1])},
         {"1": document(KEPT)},
     ),
+    "first seen, and gone since": Scenario(
+        {"2": document(KEPT)},
+        {"1": document(*MANY[:2]), "2": document(KEPT)},
+        {"1": document(), "2": document(KEPT)},
+    ),
+    "first seen, and another text since": Scenario(
+        {"2": document(KEPT)},
+        {"1": document(experience("exp_0", "A")), "2": document(KEPT)},
+        {"1": document(experience("exp_0", "B")), "2": document(KEPT)},
+    ),
     "owner move there and back": Scenario(HERE, ELSEWHERE, HERE),
     "owner move": Scenario(HERE, HERE | {"1": document(KEPT, experience("exp_0", "B"))}, ELSEWHERE),
     "A, B, A with a late B": Scenario(

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from model.rules import Rules, Scenario, decided, is_proved, landed
-from model.turn import Turn, dirty, memory_of, renumbered
+from model.turn import Turn, dirty, memory_of, overtaken, renumbered
 from model.world import (
     ABSENT,
     ALARMS,
@@ -122,6 +122,12 @@ class Protocol:
             yield "landed late", self._landed(world._replace(letters=tuple(rest)), letter)
 
     def _landed(self, world: World, letter: Letter) -> World:
+        if letter.waits:
+            memory = world.memories[letter.memory]
+            if memory.is_observed and self._rules.compares_in_publish:
+                return world  # left out
+            remembering = memory._replace(row=letter.row, is_retired=False)
+            world = overtaken(world.with_memory(letter.memory, remembering), letter.memory)
         standing = world.memories[letter.memory].row
         return world._replace(store=landed(self._rules, world.store, letter, standing))
 
@@ -258,6 +264,9 @@ class Protocol:
         return turn.world
 
     def _observed(self, turn: Turn, worker: Worker) -> Labelled:
+        if self._may_wait(turn, worker):
+            waiting = turn.on(turn.observed(Row(1, worker.read)))
+            yield "observed", waiting.goes(waiting.worker._replace(waits=True))
         may_collide = bool(worker.outlived & LOSS)  # another state counts from anywhere
         compares = self._rules.compares_observation
         if may_collide or (compares and worker.is_overtaken):
@@ -274,9 +283,21 @@ class Protocol:
                 turn = turn.on(turn.world.outliving(BURIAL))
             yield "observed", turn.observed(row)
 
+    def _may_wait(self, turn: Turn, worker: Worker) -> bool:
+        """Whether there is an entity of an owner who was never observed."""
+        return (
+            self._rules.observes_with_publish
+            and self._rules.store_class == "T"
+            and worker.read != ABSENT
+            and (worker.row, turn.memory.floor) == (NO_ROW, 0)
+            and not turn.memory.is_observed
+        )
+
     def _has_looked(self, turn: Turn, worker: Worker) -> World:
         if self._is_left_behind(turn):
             return turn.ends()
+        if worker.waits and worker.found != NOTHING:
+            return turn.ends()  # it observes anew, and does not wait
         row, has_to_write = decided(self._rules, worker.row, worker.found)
         if row != worker.row:
             return turn.goes(worker._replace(at="looked"))
@@ -302,7 +323,7 @@ class Protocol:
 
     def _published(self, turn: Turn, worker: Worker) -> Labelled:
         world, rules = turn.world, self._rules
-        letter = Letter(worker.row, worker.found, turn.number, worker.outlived)
+        letter = Letter(worker.row, worker.found, turn.number, worker.waits, worker.outlived)
         is_n = rules.store_class == "N"
         is_suspect = world.is_suspect or (is_n and rules.suspects_first)
         suspected = turn.on(world._replace(is_suspect=is_suspect))

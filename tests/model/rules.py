@@ -31,6 +31,8 @@ class Rules(NamedTuple):
     Attributes:
         store_class: T, transactional with the state; C, conditional writes; N, neither.
         compares_observation: an observation counts only if there was no other since the note.
+        observes_with_publish: the first observation may be a part of the publish (T).
+        compares_in_publish: it counts only if there was none before, as any other.
         orders_unchanged: one that showed nothing new counts as another, too.
         notes_first: the source's snapshot begins after the note.
         raises_by_comparing: a row is raised only if it is as this worker observed it.
@@ -49,6 +51,8 @@ class Rules(NamedTuple):
 
     store_class: Literal["T", "C", "N"] = "C"
     compares_observation: bool = True
+    observes_with_publish: bool = True
+    compares_in_publish: bool = True
     orders_unchanged: bool = True
     notes_first: bool = True
     raises_by_comparing: bool = True

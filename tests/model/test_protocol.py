@@ -68,6 +68,10 @@ FAILS = {
         C._replace(compares_observation=False),
         Scenario(),
     ),
+    "observe with the publish, whatever was observed since": (
+        T._replace(compares_in_publish=False),
+        Scenario(),
+    ),
     "an unchanged snapshot is no observation": (C._replace(orders_unchanged=False), Scenario()),
     "snapshot opened before the note": (C._replace(notes_first=False), Scenario()),
     "raise outside the lock": (

@@ -46,10 +46,11 @@ class Turn(NamedTuple):
 
     def decided(self, row: Row, has_to_write: bool, found: Stored) -> World:
         """The worker goes on to write *row*, or has nothing to write."""
-        _, generation, *_, outlived = self.worker
+        _, generation, *_, waits, outlived = self.worker
         if not has_to_write:
             return self.goes(Worker("verified", generation, outlived=outlived))
-        return self.goes(Worker("raised", generation, row=row, found=found, outlived=outlived))
+        raised = Worker("raised", generation, row=row, found=found, waits=waits, outlived=outlived)
+        return self.goes(raised)
 
     def ends(self) -> World:
         """The worker has nothing in hand any more."""
@@ -61,18 +62,24 @@ class Turn(NamedTuple):
 
     def overtaking(self) -> Turn:
         """Another observation is accepted; whoever noted before it comes too late."""
-        workers = tuple(
-            each._replace(is_overtaken=True)
-            if each.at in ("noted", "read") and memory_of(self.world, place) == self.number
-            else each
-            for place, each in enumerate(self.world.workers)
-        )
-        return self.on(self.world._replace(workers=workers))
+        return self.on(overtaken(self.world, self.number))
 
     def remembering(self, row: Row) -> Turn:
         """The state has another row."""
         memory = self.memory._replace(row=row, is_retired=False)
         return self.on(self.world.with_memory(self.number, memory))
+
+
+def overtaken(world: World, number: int) -> World:
+    """An observation is accepted; whoever noted before it comes too late."""
+    workers = tuple(
+        each._replace(is_overtaken=True)
+        if each.at in ("noted", "read") and memory_of(world, place) == number
+        else each
+        for place, each in enumerate(world.workers)
+    )
+    memory = world.memories[number]._replace(is_observed=True)
+    return world._replace(workers=workers).with_memory(number, memory)
 
 
 def memory_of(world: World, place: int) -> int:

@@ -51,6 +51,7 @@ class Memory(NamedTuple):
         is_behind: the store's claim is above its epoch: a copy of it has entered since.
         is_foreign: the store is claimed by a state of another id.
         is_retired: the tombstone is collected, the row is to be forgotten.
+        is_observed: an observation was accepted, or a row was raised.
     """
 
     generation: int = 0
@@ -60,6 +61,7 @@ class Memory(NamedTuple):
     is_behind: bool = False
     is_foreign: bool = False
     is_retired: bool = False
+    is_observed: bool = False
 
 
 class Worker(NamedTuple):
@@ -72,6 +74,7 @@ class Worker(NamedTuple):
         row: the noted one; once observed or raised, what it became.
         read: what the source showed.
         found: what the store showed.
+        waits: the publish is to make the observation, of which there was none when it was noted.
         outlived: bits, see above.
     """
 
@@ -81,6 +84,7 @@ class Worker(NamedTuple):
     row: Row = NO_ROW
     read: int = ABSENT
     found: Stored = NOTHING
+    waits: bool = False
     outlived: int = 0
 
 
@@ -93,11 +97,13 @@ class Letter(NamedTuple):
     Attributes:
         found: what the store showed when it was decided on; physical deletes depend on it.
         memory: the number of the state that ordered it.
+        waits: it is accepted only as the first observation.
     """
 
     row: Row
     found: Stored
     memory: int = 0
+    waits: bool = False
     outlived: int = 0
 
 

@@ -5,7 +5,7 @@ An entity's row changes only under the lock of its owner's, and owners are locke
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import LiteralString
 
 from undrift.state import (
@@ -80,22 +80,25 @@ _PUT: LiteralString = """
 WITH new AS (
     SELECT * FROM unnest(
         %(owner_id)b::text[], %(kind)b::text[], %(entity_id)b::text[], %(version)b::bigint[],
-        %(fingerprint)b::text[], %(model)b::text[], %(deleted)b::boolean[])
-        AS new (owner_id, kind, entity_id, version, fingerprint, model, deleted)
+        %(fingerprint)b::text[], %(model)b::text[], %(deleted)b::boolean[],
+        %(published)b::bigint[])
+        AS new (owner_id, kind, entity_id, version, fingerprint, model, deleted, published)
 ), was_live AS (
     SELECT owner_id, kind FROM new JOIN (
         SELECT owner_id, kind, entity_id FROM {entity_state}
         WHERE scope = %(scope)s AND owner_id = ANY(%(owners)b::text[]) AND NOT deleted
     ) AS live USING (owner_id, kind, entity_id)
 ), put AS (
-    INSERT INTO {entity_state} (
-        scope, owner_id, kind, entity_id, version, fingerprint, model, deleted, deleted_at)
+    INSERT INTO {entity_state} AS entity (
+        scope, owner_id, kind, entity_id, version, fingerprint, model, deleted, deleted_at,
+        published_version)
     SELECT %(scope)s, owner_id, kind, entity_id, version, fingerprint, model, deleted,
-           CASE WHEN deleted THEN now() END
+           CASE WHEN deleted THEN now() END, published
     FROM new
     ON CONFLICT (scope, owner_id, kind, entity_id) DO UPDATE SET
         version = excluded.version, fingerprint = excluded.fingerprint, model = excluded.model,
         deleted = excluded.deleted, deleted_at = excluded.deleted_at,
+        published_version = greatest(entity.published_version, excluded.published_version),
         parked_reason = '', parked_attempts = 0, parked_until = NULL
 ), more AS (
     SELECT owner_id, kind, sum(step)::bigint AS step FROM (
@@ -187,16 +190,26 @@ def note(session: Session, owners: Sequence[str]) -> Note | None:
     return None if standing is None else note_from(standing, owners, known, entities)
 
 
-def observe(session: Session, observations: Iterable[Observation]) -> frozenset[str]:
-    """Accept those before which no other was accepted; within a transaction."""
+def observe(
+    session: Session,
+    observations: Iterable[Observation],
+    *,
+    published: Set[Expected] = frozenset(),
+) -> frozenset[str]:
+    """Accept those before which no other was accepted; within a transaction.
+
+    Args:
+        published: rows that are published in the same transaction.
+    """
     written = by_owner((each.owner_id, each) for each in observations)
-    rows = session.rows(
+    found = session.rows(
         _ACCEPT,
         owners=[each.owner_id for each in written],
         noted=[each.noted for each in written],
     )
-    accepted = frozenset(owner_id for (owner_id,) in rows)
-    _put(session, {each.owner_id: each.rows for each in written if each.owner_id in accepted})
+    accepted = frozenset(owner_id for (owner_id,) in found)
+    rows = {each.owner_id: each.rows for each in written if each.owner_id in accepted}
+    _put(session, rows, published)
     return accepted
 
 
@@ -279,7 +292,11 @@ def forget(session: Session, rows: Sequence[Buried]) -> None:
     session.run(_FORGET, **_columns(rows))
 
 
-def _put(session: Session, written: Mapping[str, Sequence[EntityRow]]) -> None:
+def _put(
+    session: Session,
+    written: Mapping[str, Sequence[EntityRow]],
+    published: Set[Expected] = frozenset(),
+) -> None:
     rows = [(owner, row) for owner, given in written.items() for row in distinct_rows(given)]
     if not rows:
         return
@@ -293,6 +310,9 @@ def _put(session: Session, written: Mapping[str, Sequence[EntityRow]]) -> None:
         fingerprint=[row.fingerprint for _, row in rows],
         model=[row.model for _, row in rows],
         deleted=[row.is_deleted for _, row in rows],
+        published=[
+            row.version if (owner_id, *row[:3]) in published else 0 for owner_id, row in rows
+        ],
     )
 
 

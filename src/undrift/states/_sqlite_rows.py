@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 
 from undrift.state import (
     Acknowledgement,
@@ -51,12 +51,14 @@ SELECT owner_id, kind, entity_id FROM undrift_entity_state
 WHERE scope = :scope AND owner_id IN (SELECT value FROM json_each(:owners)) AND deleted = 0"""
 _PUT = """
 INSERT INTO undrift_entity_state (
-    scope, owner_id, kind, entity_id, version, fingerprint, model, deleted, deleted_at)
+    scope, owner_id, kind, entity_id, version, fingerprint, model, deleted, deleted_at,
+    published_version)
 VALUES (:scope, :owner_id, :kind, :entity_id, :version, :fingerprint, :model, :deleted,
-        CASE WHEN :deleted THEN :now END)
+        CASE WHEN :deleted THEN :now END, :published)
 ON CONFLICT (scope, owner_id, kind, entity_id) DO UPDATE SET
     version = excluded.version, fingerprint = excluded.fingerprint, model = excluded.model,
     deleted = excluded.deleted, deleted_at = excluded.deleted_at,
+    published_version = max(published_version, excluded.published_version),
     parked_reason = '', parked_attempts = 0, parked_until = NULL"""
 _ADD_LIVE = """
 UPDATE undrift_owner_state SET live = live + :more WHERE scope = :scope AND owner_id = :owner_id"""
@@ -132,10 +134,20 @@ def accepted(session: Session, observations: Sequence[Observation]) -> list[Obse
     ]
 
 
-def put_observed(session: Session, observations: Sequence[Observation]) -> None:
-    """Write the rows of accepted observations, and count them where there are none."""
+def put_observed(
+    session: Session,
+    observations: Sequence[Observation],
+    *,
+    published: Set[Expected] = frozenset(),
+) -> None:
+    """Write the rows of accepted observations, and count them where there are none.
+
+    Args:
+        published: rows that are published in the same transaction.
+    """
     session.run_each(_OBSERVED, ({"owner_id": each.owner_id} for each in observations))
-    _put(session, {each.owner_id: distinct_rows(each.rows) for each in observations if each.rows})
+    written = {each.owner_id: distinct_rows(each.rows) for each in observations if each.rows}
+    _put(session, written, published)
 
 
 def raise_versions(session: Session, raises: Sequence[VersionRaise]) -> frozenset[str]:
@@ -219,7 +231,11 @@ def _entities(session: Session, owners: str) -> Iterable[tuple[str, EntityRow]]:
         yield owner_id, EntityRow(*columns)
 
 
-def _put(session: Session, written: dict[str, list[EntityRow]]) -> None:
+def _put(
+    session: Session,
+    written: dict[str, list[EntityRow]],
+    published: Set[Expected] = frozenset(),
+) -> None:
     """Write rows, and keep count of the live ones."""
     live = session.rows(_LIVE, owners=id_list(list(written)))
     before = {(owner_id, kind, entity_id) for owner_id, kind, entity_id in live}
@@ -233,7 +249,12 @@ def _put(session: Session, written: dict[str, list[EntityRow]]) -> None:
     session.run_each(
         _PUT,
         (
-            {"owner_id": owner_id, "deleted": row.is_deleted, **row._asdict()}
+            {
+                "owner_id": owner_id,
+                "deleted": row.is_deleted,
+                "published": row.version if (owner_id, *row[:3]) in published else 0,
+                **row._asdict(),
+            }
             for owner_id, rows in written.items()
             for row in rows
         ),

@@ -70,6 +70,25 @@ class PostgresFence:
         if expected:
             self._do(connection, lambda session: entities.published(session, expected))
 
+    def observe(
+        self,
+        connection: object,
+        observations: Sequence[Observation],
+        expected: Sequence[Expected],
+    ) -> frozenset[str]:
+        """Accept observations; the owners of whom one is refused, or a row is not as expected."""
+        observed = {observation.owner_id for observation in observations}
+        others = [row for row in expected if row.owner_id not in observed]
+
+        def work(session: Session) -> frozenset[str]:
+            # Everybody at once, so that there is one order. Who is not there yet has no lock.
+            entities.hold(session, observed.union(wanted.owner_id for wanted in expected))
+            accepted = entities.observe(session, observations, published=set(expected))
+            unexpected = entities.unexpected(session, others) if others else frozenset()
+            return unexpected | (observed - accepted)
+
+        return self._do(connection, work)
+
     def _do(self, connection: object, work: Callable[[Session], T]) -> T:
         assert isinstance(connection, Connection)
         # What passes is the store's to try again, with its whole transaction.

@@ -47,9 +47,10 @@ class SqliteFence:
     Such a transaction keeps every other writer out, so there is nothing more to lock.
     """
 
-    def __init__(self, scope: str, location: str) -> None:
+    def __init__(self, scope: str, location: str, clock: Callable[[], float]) -> None:
         self._scope = scope
         self._location = location
+        self._clock = clock
 
     def hold(self, connection: object, expected: Sequence[Expected]) -> frozenset[str]:
         """The owners of whom a row is no longer as expected, or is gone."""
@@ -61,9 +62,25 @@ class SqliteFence:
         with mapped_errors(self._location):
             entities.published(self._session(connection), expected)
 
+    def observe(
+        self,
+        connection: object,
+        observations: Sequence[Observation],
+        expected: Sequence[Expected],
+    ) -> frozenset[str]:
+        """Accept observations; the owners of whom one is refused, or a row is not as expected."""
+        observed = {observation.owner_id for observation in observations}
+        others = [row for row in expected if row.owner_id not in observed]
+        with mapped_errors(self._location):
+            session = self._session(connection)
+            accepted = entities.accepted(session, observations)
+            entities.put_observed(session, accepted, published=set(expected))
+            refused = observed.difference(each.owner_id for each in accepted)
+            return entities.unexpected(session, others) | refused
+
     def _session(self, connection: object) -> Session:
         assert isinstance(connection, sqlite3.Connection)
-        return Session(cast(Connection, connection), self._scope, 0.0)
+        return Session(cast(Connection, connection), self._scope, self._clock())
 
 
 class SqliteState:
@@ -89,7 +106,7 @@ class SqliteState:
         sessions = Sessions(self._file, scope, clock)
         self._reading, self._writing = sessions.reading, sessions.writing
         self._memory = SqliteMemory(self._file.location, sessions)
-        self._fence = SqliteFence(scope, self._file.location)
+        self._fence = SqliteFence(scope, self._file.location, clock)
 
     @property
     def location(self) -> str:

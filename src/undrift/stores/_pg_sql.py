@@ -75,14 +75,22 @@ _IS_MINE = """
 coalesce(namespace = %(namespace)s AND coalesce(kind, '') = ANY(%(kinds)s::text[]), false)"""
 _IS_AMISS = """
 coalesce(model <> %(model)s OR char_length(fingerprint) <> %(fingerprint_characters)s, true)"""
-_FIRST_OWNERS = """
-SELECT DISTINCT owner_id FROM {table}
-WHERE namespace = %(namespace)s AND deleted IS DISTINCT FROM 1
-ORDER BY owner_id LIMIT %(limit)s"""
-_NEXT_OWNERS = """
-SELECT DISTINCT owner_id FROM {table}
-WHERE owner_id > %(after)s AND namespace = %(namespace)s AND deleted IS DISTINCT FROM 1
-ORDER BY owner_id LIMIT %(limit)s"""
+# From one owner to the next by the index, whatever the planner knows of the table: DISTINCT reads
+# and sorts all that is left, page after page, until somebody has analysed what a first sync wrote.
+_OWNERS = """
+WITH RECURSIVE found AS (
+    (SELECT owner_id FROM {table}
+     WHERE {behind} AND namespace = %(namespace)s AND deleted IS DISTINCT FROM 1
+     ORDER BY owner_id LIMIT 1)
+    UNION ALL
+    SELECT next.owner_id FROM found CROSS JOIN LATERAL (
+        SELECT owner_id FROM {table} AS stored
+        WHERE stored.owner_id > found.owner_id AND namespace = %(namespace)s
+          AND deleted IS DISTINCT FROM 1
+        ORDER BY stored.owner_id LIMIT 1) AS next
+)
+SELECT owner_id FROM found LIMIT %(limit)s"""
+_BEHIND = "owner_id > %(after)s"
 
 APPROXIMATE_FROM_RECORDS = 20_000
 """Owners with fewer are searched exactly whatever the URL asks for: it takes 20 ms at most."""
@@ -215,8 +223,8 @@ class Statements:
         self.tombstones = self._ready(_TOMBSTONES)
         self.unmanaged = self._ready(_UNMANAGED)
         self.digests = self._ready(_DIGESTS)
-        self.first_owners = self._ready(_FIRST_OWNERS)
-        self.next_owners = self._ready(_NEXT_OWNERS)
+        self.first_owners = self._ready(_OWNERS, behind="true")
+        self.next_owners = self._ready(_OWNERS, behind=_BEHIND)
         self.put = self._ready(_PUT)
         self.restamp = self._ready(_RESTAMP)
         self.delete = self._ready(_DELETE)
@@ -249,11 +257,12 @@ class Statements:
         schema = sql.Identifier(vector_schema.replace("%", "%%"))
         return sql.SQL(statement).format(table=self._table, vector_schema=schema, **parts)
 
-    def _ready(self, statement: LiteralString) -> bytes:
+    def _ready(self, statement: LiteralString, *, behind: LiteralString = "") -> bytes:
         composed = sql.SQL(statement).format(
             table=self._table,
             makes_way=sql.SQL(_MAKES_WAY),
             is_mine=sql.SQL(_IS_MINE),
             is_amiss=sql.SQL(_IS_AMISS),
+            behind=sql.SQL(behind),
         )
         return composed.as_bytes(None)

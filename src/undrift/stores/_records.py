@@ -80,14 +80,15 @@ def batch_of(writes: Iterable[Record], namespace: str, *, keep_text: bool) -> li
     """
     batch: dict[str, Record] = {}
     dimension: int | None = None
-    for record in writes:
-        _refuse_unstorable(record, namespace)
-        if record.embedding is not None:
-            dimension = _checked_dimension(record, record.embedding, dimension)
-        vector_id = record.stamp.vector_id
-        rival = batch.get(vector_id)
-        if rival is None or rival.stamp.version < record.stamp.version:
-            batch[vector_id] = record
+    with np.errstate(over="ignore"):  # a sum that overflows is found by its value
+        for record in writes:
+            _refuse_unstorable(record, namespace)
+            if record.embedding is not None:
+                dimension = _checked_dimension(record, record.embedding, dimension)
+            vector_id = record.stamp.vector_id
+            rival = batch.get(vector_id)
+            if rival is None or rival.stamp.version < record.stamp.version:
+                batch[vector_id] = record
     ordered = [batch[vector_id] for vector_id in sorted(batch)]
     if keep_text:
         return ordered
@@ -182,8 +183,7 @@ def _checked_dimension(record: Record, embedding: np.ndarray, dimension: int | N
             fix="embed all records of a batch with one model",
         )
     # Overflow and underflow of this sum make a cosine meaningless just as NaN and zero do.
-    with np.errstate(over="ignore"):
-        square = float(np.dot(embedding, embedding))
+    square = float(np.dot(embedding, embedding))
     if not 0.0 < square < math.inf:
         raise WriteFailed(
             "The store refused a batch",

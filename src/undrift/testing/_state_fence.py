@@ -9,7 +9,14 @@ from threading import Barrier, Thread
 
 import pytest
 
-from undrift.state import EntityRow, Expected, FencedState, Observation, VersionRaise
+from undrift.state import (
+    EntityRow,
+    Expected,
+    FencedState,
+    Observation,
+    VersionRaise,
+    WithObservations,
+)
 from undrift.testing._state_fixtures import (
     KIND,
     OpenState,
@@ -91,6 +98,83 @@ class FenceContract(StateFixtures):
         with pytest.raises(_Undone):
             publish()
         assert row_of(fenced, "1", "a").published_version == 0
+
+    def test_a_first_observation_is_published_where_it_is_accepted(
+        self, fenced: FencedState, location: str
+    ) -> None:
+        """What was not expected is remembered, and not published; other owners are held."""
+        observe(fenced, "old", row("a"))
+        observe(fenced, "newer", row("a", 2))
+        first = Observation(owner_id="new", noted=0, rows=[row("a"), row("b")])
+        wanted = [
+            *expected("new", ("a", 1)),
+            *expected("old", ("a", 1)),
+            *expected("newer", ("a", 1)),
+        ]
+        with self.transaction(location) as connection:
+            fence = WithObservations(fenced.fence, [first])
+            assert fence.hold(connection, wanted) == {"newer"}
+            fence.published(connection, [each for each in wanted if each.owner_id != "newer"])
+        found = note_of(fenced, "new")
+        published = {row.entity_id: row.published_version for row in found.entities.values()}
+        assert (found.observation, published) == (1, {"a": 1, "b": 0})
+        assert rows_of(fenced, "new") == {"a": 1, "b": 1}
+        assert row_of(fenced, "old", "a").published_version == 1
+        assert row_of(fenced, "newer", "a").published_version == 0
+        assert fenced.summary().entities == 4
+
+    def test_a_first_observation_that_comes_too_late_leaves_its_owner_out(
+        self, fenced: FencedState, location: str
+    ) -> None:
+        """Whoever was quicker stays remembered, be it that there is nothing."""
+        observe(fenced, "1", row("a", 5))
+        observe(fenced, "2")
+        late = [Observation(owner_id=owner, noted=0, rows=[row("a")]) for owner in ("1", "2")]
+        wanted = [*expected("1", ("a", 1)), *expected("2", ("a", 1))]
+        with self.transaction(location) as connection:
+            assert WithObservations(fenced.fence, late).hold(connection, wanted) == {"1", "2"}
+        assert rows_of(fenced, "1") == {"a": 5}
+        assert row_of(fenced, "1", "a").published_version == 0
+        assert rows_of(fenced, "2") == {}
+
+    def test_an_observation_is_undone_with_its_transaction(
+        self, fenced: FencedState, location: str
+    ) -> None:
+        """As if nobody had looked."""
+        first = Observation(owner_id="1", noted=0, rows=[row("a")])
+
+        def publish() -> None:
+            with self.transaction(location) as connection:
+                WithObservations(fenced.fence, [first]).hold(connection, expected("1", ("a", 1)))
+                raise _Undone
+
+        with pytest.raises(_Undone):
+            publish()
+        assert (note_of(fenced, "1").observation, rows_of(fenced, "1")) == (0, {})
+
+    def test_of_two_first_observations_at_once_one_is_accepted(
+        self, fenced: FencedState, open_state: OpenState, location: str
+    ) -> None:
+        """The second waits for the first, and is refused."""
+        other = open_state()
+        assert isinstance(other, FencedState)
+
+        def publish(state: FencedState, entity_id: str) -> object:
+            first = Observation(owner_id="1", noted=0, rows=[row(entity_id)])
+            with self.transaction(location) as connection:
+                fence = WithObservations(state.fence, [first])
+                return fence.hold(connection, expected("1", (entity_id, 1)))
+
+        with ThreadPoolExecutor(1) as threads:
+            with self.transaction(location) as connection:
+                first = Observation(owner_id="1", noted=0, rows=[row("a")])
+                fence = WithObservations(fenced.fence, [first])
+                assert fence.hold(connection, expected("1", ("a", 1))) == frozenset()
+                call = threads.submit(publish, other, "b")
+                assert is_blocked(call)
+            answer = call.result(timeout=60)
+        assert answer == {"1"}
+        assert rows_of(fenced, "1") == {"a": 1}
 
     @pytest.mark.parametrize("change", ["observe", "raise", "hold"])
     def test_nobody_changes_a_row_while_its_owner_is_held(

@@ -52,6 +52,15 @@ class MemoryFence:
         """Set ``published_version`` of the rows."""
         self._state.set_published(expected)
 
+    def observe(
+        self,
+        connection: object,
+        observations: Sequence[Observation],
+        expected: Sequence[Expected],
+    ) -> frozenset[str]:
+        """Accept observations; the owners of whom one is refused, or a row is not as expected."""
+        return self._state.observe_publishing(observations, expected)
+
 
 class MemoryState(MemoryQueue):
     """A `FencedState` in memory, for tests and simulations.
@@ -264,6 +273,21 @@ class MemoryState(MemoryQueue):
                 for row in observation.rows:
                     self._put(owner, row, now)
             return frozenset(accepted)
+
+    def observe_publishing(
+        self, observations: Sequence[Observation], expected: Sequence[Expected]
+    ) -> frozenset[str]:
+        """As `observe`, with what of it is published at once.
+
+        Returns:
+            The owners who are left out.
+        """
+        with self._lock:
+            accepted = self.observe(observations)
+            observed = {observation.owner_id for observation in observations}
+            self.set_published([row for row in expected if row.owner_id in accepted])
+            others = [row for row in expected if row.owner_id not in observed]
+            return frozenset(observed - accepted) | self.unexpected(others)
 
     def raise_versions(self, raises: Sequence[VersionRaise]) -> frozenset[str]:
         """Replace the rows of owners whose rows are all as observed."""
