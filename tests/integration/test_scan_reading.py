@@ -335,3 +335,19 @@ def test_standby_serves_a_check_by_digests() -> None:
             assert_finds_it(world, everything)
             assert_finds_it(world, looking)
             assert_finds_it(world, looking, read=Read.DIGESTS)
+
+
+@pytest.mark.parametrize("mode", ["EXCLUSIVE", "ACCESS EXCLUSIVE"])
+def test_a_check_does_not_wait_for_whoever_has_locked_its_memory(
+    postgres: World, mode: str
+) -> None:
+    """Neither to read memos nor to write them; the answer is the same."""
+    postgres.bring_in_sync(TWENTY)
+    warm(postgres)
+    postgres.put("3", document(experience("exp_1", "Carpenter")))
+    table = memory_table(postgres, "state_memo")
+    with psycopg.connect(postgres.store_url) as other:
+        other.execute(f"LOCK TABLE {table} IN {mode} MODE".encode())
+        statuses = checked(postgres.open())
+    assert [owner for owner, status in statuses.items() if not status.is_in_sync] == ["3"]
+    assert len(statuses) == len(TWENTY)

@@ -82,8 +82,15 @@ _DROP_RESULTS: LiteralString = """
 DELETE FROM {state_result} WHERE scope = %(scope)s AND name = %(name)s AND run_id = %(run_id)s"""
 
 
+# A check can do without its memory, and does not wait for whoever has locked its tables.
+_WAIT_BRIEFLY: LiteralString = "SELECT set_config('lock_timeout', '5s', true)"
+
+
 class PostgresMemory:
-    """The `FleetMemory` beside a state, in the same schema."""
+    """The `FleetMemory` beside a state, in the same schema.
+
+    Every call waits for a lock of somebody else's 5 seconds at most.
+    """
 
     def __init__(self, address: Address, layout: Layout, sessions: Sessions) -> None:
         self._address = address
@@ -97,7 +104,7 @@ class PostgresMemory:
         asked = ordered(owners)
         if not asked:
             return {}
-        rows = self._once(
+        rows = self._do(
             "read", lambda session: session.rows(_MEMOS, owners=asked, key=kept_text(key))
         )
         return {
@@ -114,7 +121,7 @@ class PostgresMemory:
             "wanted": [memos[owner_id].wanted for owner_id in owners],
             "counts": [kept_text(memos[owner_id].counts) for owner_id in owners],
         }
-        self._once(
+        self._do(
             "write",
             lambda session: session.run(_REMEMBER, owners=owners, key=kept_text(key), **columns),
         )
@@ -129,7 +136,7 @@ class PostgresMemory:
             session.run(_FORGET, owners=held)
 
         if gone:
-            self._together("write", work)
+            self._do("write", work)
 
     # --- progress
 
@@ -141,12 +148,12 @@ class PostgresMemory:
             session.run(_BEGIN, position=kept_text(position), **run)
             session.run(_DROP_OTHERS, **run)
 
-        self._together("write", work)
+        self._do("write", work)
         return Progress(run_id=run["run_id"], position=position, began_seconds=0.0)
 
     def run(self, name: str) -> Progress | None:
         """The run that was begun last and has not ended."""
-        row = self._once("read", lambda session: session.row(_RUN, name=kept_name(name)))
+        row = self._do("read", lambda session: session.row(_RUN, name=kept_name(name)))
         if row is None:
             return None
         run_id, position, seconds = row
@@ -166,12 +173,12 @@ class PostgresMemory:
                 run_id=run["run_id"], position=text_kept(position), began_seconds=seconds
             )
 
-        return self._together("write", work)
+        return self._do("write", work)
 
     def advance(self, name: str, run_id: str, position: str, results: Sequence[str]) -> bool:
         """Save a run's position and add *results*, both or neither."""
         kept = {"position": kept_text(position), "results": [kept_text(each) for each in results]}
-        saved = self._once(
+        saved = self._do(
             "write",
             lambda session: session.row(_ADVANCE, name=kept_name(name), run_id=run_id, **kept),
         )
@@ -195,19 +202,17 @@ class PostgresMemory:
             session.run(_END, **run)
             session.run(_DROP_RESULTS, **run)
 
-        self._together("write", work)
+        self._do("write", work)
 
     # --- sessions
 
-    def _once(self, doing: Doing, work: Callable[[Session], T]) -> T:
-        try:
-            return self._sessions.once(doing, work, but=_OWN)
-        except _OWN as error:
-            self._explain(error, doing)
+    def _do(self, doing: Doing, work: Callable[[Session], T]) -> T:
+        def limited(session: Session) -> T:
+            session.run(_WAIT_BRIEFLY)
+            return work(session)
 
-    def _together(self, doing: Doing, work: Callable[[Session], T]) -> T:
         try:
-            return self._sessions.together(doing, work, but=_OWN)
+            return self._sessions.together(doing, limited, but=_OWN)
         except _OWN as error:
             self._explain(error, doing)
 
