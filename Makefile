@@ -27,7 +27,7 @@ PYTHON ?= $(firstword $(foreach name,$(CANDIDATES),$(shell \
 PYTEST_ARGS ?=
 
 .PHONY: help venv adopters milvus peers demo test lint format docs bench bench-watch bench-triggers \
-	bench-peers bench-scale bench-search bench-stores plots test-stores test-wheel kill-loop model sim clean
+	bench-load bench-peers bench-scale bench-search bench-stores plots test-stores test-wheel kill-loop model sim clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -204,6 +204,10 @@ bench: venv
 # Each prints its table and keeps it in benchmarks/results. They want a quiet machine.
 bench-watch: venv
 	$(BIN)/python -m benchmarks.watch
+
+# A watch under load, predicted by a simulation and then measured: some four minutes.
+bench-load: venv
+	$(BIN)/python -m benchmarks.load
 
 bench-peers: venv peers
 	$(BIN)/python -m benchmarks.peers

@@ -1,8 +1,8 @@
-"""What ten million users would take, on paper: ``python -m benchmarks.paper``.
+"""What ten million users would take, and a watch under load: ``python -m benchmarks.paper``.
 
 Linear, from the largest fleet in results/scale.json: every pass reads each user once, in pages, so
-time, CPU and bytes grow with the entities, and memory does not. Prints the table of
-docs/explanation/scaling.md.
+time, CPU and bytes grow with the entities, and memory does not. Prints the tables of
+docs/explanation/scaling.md, those of results/load.json too.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from benchmarks import load
 
 RESULT = Path(__file__).parent / "results" / "scale.json"
 BACKEND = "postgresql"
@@ -90,3 +92,6 @@ def _time(seconds: float) -> str:
 
 if __name__ == "__main__":
     print(table(json.loads(RESULT.read_text())))
+    under_load = json.loads(load.RESULT.read_text())
+    print(f"\n{load.load_table(under_load)}\n\n{load.verdict(under_load)}")
+    print(f"\n{load.paper_table(under_load)}")

@@ -12,6 +12,7 @@ import hashlib
 import json
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -211,6 +212,24 @@ def freshness(result: Result) -> Chart:
     )
 
 
+def load(result: Result) -> Chart:
+    """What was predicted of a watch under load, beside what was measured."""
+    points = result["points"]
+    parts = {"p50": "p50_ms", "p99": "p99_ms"}
+    return Chart(
+        title="Freshness of a watch under load, predicted and measured",
+        kind="bars",
+        across="",
+        up="seconds",
+        groups=tuple("\n".join(textwrap.wrap(point["name"], 10)) for point in points),
+        series={
+            f"{part}, {side}": tuple(float(f"{point[side][key] / 1000:.2g}") for point in points)
+            for part, key in parts.items()
+            for side in ("predicted", "measured")
+        },
+    )
+
+
 def stores(result: Result) -> Chart:
     """What each store takes in a second."""
     return Chart(
@@ -270,6 +289,7 @@ CHARTS: Mapping[str, tuple[str, Maker]] = {
     "scale-elsewhere": ("scale.json", elsewhere),
     "search": ("search.json", search),
     "watch": ("watch.json", freshness),
+    "load": ("load.json", load),
     "stores": ("stores.json", stores),
     "peers": ("peers.json", peers),
 }

@@ -14,6 +14,7 @@ from benchmarks.children import Job, serve
 from benchmarks.planting import differences
 from undrift import Undrift
 from undrift.embedders.hashing import HashingEmbedder
+from undrift.engines.sync_in_processes import sync_in_processes
 from undrift.errors import OwnerNotFound
 from undrift.model import SyncReport, SyncStatus
 from undrift.ports import Purpose, Vectors
@@ -38,15 +39,23 @@ def prepare(job: Job) -> Callable[[], Mapping[str, Any]]:
     """Import, connect, and return the work."""
     if str(job["do"]).startswith("bare "):
         return _bare(job)
-    embedder = CountingEmbedder(job["dimension"])
-    sides = Undrift(source=job["source"], store=job["store"], state=job["state"], embedder=embedder)
+    dimension, processes = job["dimension"], job.get("processes", 1)
+    embedder = CountingEmbedder(dimension)
+    is_spread = job.get("spread", 1) > 1
+    sides = Undrift(
+        source=job["source"],
+        store=job["store"],
+        state=job["state"],
+        embedder=f"hashing:{dimension}" if is_spread else embedder,
+    )
     with suppress(OwnerNotFound):
         sides.check(0)  # nobody has this id: it is asked for so that both sides are connected to
-    options = CheckOptions(memos=job.get("memos", True), processes=job.get("processes", 1))
+    options = CheckOptions(memos=job.get("memos", True), processes=processes)
+    engine = sync_in_processes(job["spread"]) if is_spread else None
     works: dict[str, Callable[[], Mapping[str, Any]]] = {
         "check": lambda: _checked(sides.check_all(options)),
         "changed": lambda: _checked(sides.check_changed()),
-        "sync": lambda: _synced(sides.sync_all(), embedder),
+        "sync": lambda: _synced(sides.sync_all(engine=engine), embedder),
     }
     return works[job["do"]]
 

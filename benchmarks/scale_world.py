@@ -72,6 +72,9 @@ class World(Hand, Protocol):
     def drop_bare(self) -> None:
         """Remove what the bare load wrote."""
 
+    def drop_vectors(self) -> None:
+        """Remove the store and its state."""
+
 
 class PostgresWorld:
     """Everything in one database of a server."""
@@ -138,6 +141,10 @@ class PostgresWorld:
     def drop_bare(self) -> None:
         """Remove what the bare load wrote."""
         self._execute("DROP TABLE IF EXISTS public.bare_vectors")
+
+    def drop_vectors(self) -> None:
+        """Remove the store and its state."""
+        self._execute("DROP SCHEMA undrift CASCADE")
 
     def _await_sessions_end(self) -> None:
         """Wait until what clients that have ended did is counted."""
@@ -219,6 +226,11 @@ class SqliteWorld:
     def drop_bare(self) -> None:
         """Remove what the bare load wrote."""
         for path in self._files["store"].parent.glob("vectors.db.bare*"):
+            path.unlink()
+
+    def drop_vectors(self) -> None:
+        """Remove the store and its state."""
+        for path in self._files["store"].parent.glob("vectors.db*"):
             path.unlink()
 
     def _execute(self, side: str, statement: str) -> None:

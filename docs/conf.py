@@ -28,7 +28,7 @@ nitpick_ignore_regex = [
         r"py:.*",
         r"undrift\.(render\.Renderer|search_index\.SearchIndex|ports\.DocumentEditor|state\.State)",
     ),
-    (r"py:.*", r"undrift\.scan\..*"),
+    (r"py:.*", r"undrift\.(recipe|scan)\..*"),
     (r"py:.*", r"(Vectors|Purpose)"),
 ]
 # Pygments knows no crontab, and no emoji in a console.

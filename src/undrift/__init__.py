@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         UnsupportedError,
         WriteFailed,
     )
+    from undrift.headcount import Headcount
     from undrift.heal import HealPolicy, set_testing
     from undrift.model import (
         Candidate,
@@ -102,6 +103,7 @@ __all__ = [
     "EntityId",
     "Field",
     "Found",
+    "Headcount",
     "Heal",
     "HealPolicy",
     "Healing",
@@ -161,6 +163,7 @@ _HOMES = {
     "Undrift": "undrift.api",
     "ChangeStatus": "undrift.changes",
     "adapt_embedder": "undrift.embedders.adapted",
+    "Headcount": "undrift.headcount",
     "HealPolicy": "undrift.heal",
     "set_testing": "undrift.heal",
     "Candidate": "undrift.model",

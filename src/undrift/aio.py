@@ -13,7 +13,9 @@ from undrift.api import Owner, Undrift
 from undrift.config import Settings
 from undrift.connections import Profile, Setup
 from undrift.events import Listener, ignore
+from undrift.headcount import Headcount
 from undrift.model import Entity, Found, Heal, Retry, SearchResult, SyncReport, SyncStatus
+from undrift.recipe import SyncEngine
 from undrift.scan.options import DEFAULT_CHECK, CheckOptions
 from undrift.search_index import (
     DEFAULT_PARAMETERS,
@@ -59,6 +61,10 @@ class AsyncUndrift:
         """See `Undrift.describe`."""
         return await asyncio.to_thread(self._sides.describe)
 
+    async def headcount(self) -> Headcount | None:
+        """See `Undrift.headcount`."""
+        return await asyncio.to_thread(self._sides.headcount)
+
     async def check(self, owner: Owner, profile: Profile | None = None) -> SyncStatus:
         """See `Undrift.check`."""
         return await asyncio.to_thread(self._sides.check, owner, profile)
@@ -99,10 +105,11 @@ class AsyncUndrift:
         return await asyncio.to_thread(self._sides.heal, owner)
 
     async def plan(
-        self, owners: Iterable[Owner] | None, *, force: bool = False
+        self, owners: Iterable[Owner] | None, *, force: bool = False, listener: Listener = ignore
     ) -> AsyncIterator[SyncReport]:
         """See `Undrift.plan`."""
-        reports = await asyncio.to_thread(self._sides.plan, owners, force=force)
+        plan = self._sides.plan
+        reports = await asyncio.to_thread(plan, owners, force=force, listener=listener)
         async for report in _in_thread(reports):
             yield report
 
@@ -156,6 +163,7 @@ class AsyncUndrift:
         max_delete: str | None = None,
         max_embeddings: int | None = None,
         retry_parked: bool = False,
+        engine: SyncEngine | None = None,
         listener: Listener = ignore,
     ) -> AsyncIterator[SyncReport]:
         """See `Undrift.sync_all`."""
@@ -164,6 +172,7 @@ class AsyncUndrift:
             max_delete=max_delete,
             max_embeddings=max_embeddings,
             retry_parked=retry_parked,
+            engine=engine,
             listener=listener,
         )
         async for report in _in_thread(reports):

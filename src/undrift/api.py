@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -26,6 +27,7 @@ from undrift.errors import ConfigError, OwnerNotFound
 from undrift.events import Listener, ignore
 from undrift.fleet import pages_of
 from undrift.guard import DeleteLimit
+from undrift.headcount import Headcount
 from undrift.heal import DEFAULT_POLICY, Healer, HealPolicy, InterruptibleEmbedder, is_testing
 from undrift.mapping import Mapping as SourceMapping
 from undrift.model import (
@@ -44,6 +46,7 @@ from undrift.ports import (
     Source,
     VectorStore,
 )
+from undrift.recipe import SyncEngine
 from undrift.render import Renderer
 from undrift.resolve import read_wanted, resolve_entity
 from undrift.scan.options import DEFAULT_CHECK, CheckOptions
@@ -59,7 +62,7 @@ from undrift.service import StateInfo, SyncState, never
 from undrift.sources import open_source
 from undrift.stamping import Stamped
 from undrift.state import Standing, State
-from undrift.sync import SyncOptions, plan_sync
+from undrift.sync import SyncOptions
 from undrift.watch import DEFAULT_WATCH, WatchOptions
 
 Owner = str | int
@@ -145,11 +148,12 @@ class Undrift:
         open_source(settings.source_url, settings.mapping, renderer.fields).close()
         if settings.store_url is None:
             raise missing_store_url(settings.source_url)
+        open_named = partial(open_embedder, settings.embedder, settings.embedder_options)
         sides = cls(
             source=settings.source_url,
             store=settings.store_url,
             state=settings.state_url,
-            embedder=open_embedder(settings.embedder, settings.embedder_options),
+            embedder=open_named(),
             mapping=settings.mapping,
             namespace=settings.namespace,
             keep_text=settings.keep_text,
@@ -157,6 +161,7 @@ class Undrift:
             heal=settings.heal,
         )
         sides._is_test_environment |= settings.environment == "test"
+        sides._connections.open_embedder = open_named
         return sides
 
     @property
@@ -194,6 +199,20 @@ class Undrift:
             UnknownStateError: a side cannot be reached.
         """
         return self._connections.describe()
+
+    def headcount(self) -> Headcount | None:
+        """How many owners the source has, told in a fraction of a second, however many there are.
+
+        Owners that only the store has are not among them.
+
+        Returns:
+            None where it cannot be told so fast, and for a source of your own.
+
+        Raises:
+            ConfigError: there is no source, or it is not what the configuration says.
+            UnknownStateError: it cannot be reached.
+        """
+        return self._connections.headcount()
 
     def check(self, owner: Owner, profile: Profile | None = None) -> SyncStatus:
         """Compare both sides of one owner, exactly; writes nothing.
@@ -345,14 +364,25 @@ class Undrift:
 
     # --- repairing ----------------------------------------------------------------------------
 
-    def plan(self, owners: Iterable[Owner] | None, *, force: bool = False) -> Iterator[SyncReport]:
+    def plan(
+        self, owners: Iterable[Owner] | None, *, force: bool = False, listener: Listener = ignore
+    ) -> Iterator[SyncReport]:
         """What a sync of *owners* would do and cost; writes nothing.
+
+        Of everybody, those whose digests agree are not read, as `check_all` reads none of them.
 
         Args:
             owners: None for every owner of either side.
+            force: of a sync that rewrites everything.
+            listener: told what is read of everybody.
+
+        Raises:
+            ConfigError: a side is not what the configuration says.
+            UnknownStateError: a side cannot be reached, or page after page could not be read; what
+                was yielded stands.
         """
         named = None if owners is None else map(str, owners)
-        return plan_sync(self._connections.sides(), named, force=force)
+        return self._connections.planning(named, force=force, listener=listener)
 
     def sync(
         self,
@@ -427,6 +457,7 @@ class Undrift:
         max_delete: str | None = None,
         max_embeddings: int | None = None,
         retry_parked: bool = False,
+        engine: SyncEngine | None = None,
         listener: Listener = ignore,
     ) -> Iterator[SyncReport]:
         """Repair every owner of either side and prove it.
@@ -436,6 +467,8 @@ class Undrift:
             max_delete: ``50`` or ``10%`` of the managed records; None means the default guard.
             max_embeddings: texts that may be embedded.
             retry_parked: try at once what could not be embedded before, instead of later.
+            engine: makes who carries the pages, such as `undrift.engines.sync_on_ray.sync_on_ray`;
+                None for this process.
             listener: told about every batch, from another thread.
 
         Raises:
@@ -447,7 +480,7 @@ class Undrift:
             Works while it is iterated; a run that is given up in between is finished by the next.
         """
         options = _options(force, max_delete, max_embeddings, retry_parked, listener)
-        yield from self._connections.synchronizer(options, takes_marks=True).sync_all()
+        yield from self._connections.syncing_everybody(options, engine)
 
     def stamp(
         self, owners: Iterable[Owner] | None = None, *, listener: Listener = ignore

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from threading import Lock
 
@@ -18,16 +19,19 @@ from undrift.config import (
     missing_store_url,
     sqlite_url,
 )
+from undrift.dry_run import plan_everybody, plan_owners
 from undrift.embedders import as_embedder, close_embedder, open_embedder
 from undrift.embedders.adapted import EmbeddingModel
 from undrift.errors import ConfigError, DimensionMismatch, UnsupportedError
-from undrift.events import Listener, StoreCreated
+from undrift.events import Listener, StoreCreated, ignore
 from undrift.fleet import fleet_pages, pages_of
 from undrift.given import GivenSource
+from undrift.headcount import CountingSource, Headcount
 from undrift.ledger import Ledger, config_digest
 from undrift.look import Sides
 from undrift.mapping import DocumentTable, default_entities
 from undrift.mapping import Mapping as SourceMapping
+from undrift.model import SyncReport
 from undrift.order import StoreOrder
 from undrift.ports import (
     DocumentEditor,
@@ -37,14 +41,22 @@ from undrift.ports import (
     Source,
     VectorStore,
 )
-from undrift.recipe import Opening, Recipe, memo_key, memory_of
+from undrift.recipe import (
+    EmbedderOpening,
+    Opening,
+    Recipe,
+    SyncEngine,
+    SyncOpening,
+    memo_key,
+    memory_of,
+    settled_owners,
+)
 from undrift.render import Renderer
 from undrift.scan.changed import ChangedScan, no_change_capture
 from undrift.scan.options import CheckOptions
 from undrift.scan.page import PageCheck
 from undrift.scan.progress import Checkpoints, no_progress
 from undrift.scan.run import Scan, ScanOptions
-from undrift.scan.settled import SettledOwners
 from undrift.search_index import SearchIndex
 from undrift.sources import open_source
 from undrift.stamping import Stamped, Stamper
@@ -82,6 +94,9 @@ class Connections:
     Args:
         source: see `undrift.Undrift` for these.
 
+    Attributes:
+        open_embedder: opens the same embedder in another process.
+
     Safety:
         May be used from several threads.
     """
@@ -118,9 +133,12 @@ class Connections:
             store = open_store(store, namespace=namespace, keep_text=keep_text, fields=fields)
         self.store = store
         self.states = StateAccess(store, state, is_own_store=is_own_store)
-        if isinstance(embedder, str):
-            embedder = open_embedder(embedder, embedder_options())
-        self.embedder = as_embedder(embedder)
+        self.open_embedder: Callable[[], Embedder] = (
+            partial(open_embedder, embedder, embedder_options())
+            if isinstance(embedder, str)
+            else partial(as_embedder, embedder)
+        )
+        self.embedder = self.open_embedder()
         self._addresses = (addresses[0], addresses[1] or embedded, addresses[2])
         self._namespace = namespace
         self._keep_text = keep_text
@@ -234,6 +252,31 @@ class Connections:
             store_exists=store.exists,
             against=against,
         )
+
+    def headcount(self) -> Headcount | None:
+        """How many owners the source has; None where that cannot be told quickly.
+
+        Raises:
+            ConfigError: there is no source, or it is not what the configuration says.
+            SourceUnavailable: it cannot be reached.
+        """
+        source = self.source_only().source
+        return source.headcount() if isinstance(source, CountingSource) else None
+
+    def planning(
+        self, owners: Iterable[str] | None, *, force: bool, listener: Listener
+    ) -> Iterator[SyncReport]:
+        """What a sync of *owners* would do, or of everybody; see `undrift.dry_run`.
+
+        Raises:
+            ConfigError: a side is not what the configuration says.
+            UnknownStateError: a side cannot be reached.
+        """
+        sides = self.sides()
+        if owners is not None:
+            return plan_owners(sides, owners, force=force)
+        check = PageCheck(sides, memory_of(self.states), key=memo_key(self.mapping))
+        return plan_everybody(sides, check, force=force, listener=listener)
 
     def scan(self, options: CheckOptions) -> Scan:
         """A check of everybody that may begin.
@@ -364,19 +407,36 @@ class Connections:
         sides, ledger = self.writing(options, content, may_create=may_create)
         if takes_marks and ledger is not None:
             self._take_marks(ledger)
-        settled = self._settled(sides, ledger, options) if takes_marks else None
+        settled = settled_owners(sides, self.states, ledger, options) if takes_marks else None
         return Synchronizer(
             sides, embedder or self.embedder, options, ledger=ledger, settled=settled
         )
 
-    def _settled(
-        self, sides: Sides, ledger: Ledger | None, options: SyncOptions
-    ) -> SettledOwners | None:
-        """What tells who needs nothing; None where everybody is to be looked at."""
-        if ledger is None or ledger.fence is None or options.force or options.retry_parked:
-            return None
-        check = PageCheck(sides, memory_of(self.states), key=memo_key(self.mapping))
-        return SettledOwners(check, ledger.state) if check.uses_memos else None
+    def syncing_everybody(
+        self, options: SyncOptions, engine: SyncEngine | None
+    ) -> Iterator[SyncReport]:
+        """A sync of everybody; see `Synchronizer.sync_all`.
+
+        Args:
+            engine: None for this process.
+
+        Raises:
+            UnsupportedError: the store can be used by one process only, and the engine has several.
+        """
+        if engine is None:
+            yield from self.synchronizer(options, takes_marks=True).sync_all()
+            return
+        if not self.store.capabilities.many_processes:
+            raise _one_process(self.store)
+        recipe, opening = self._recipe(), None
+        if recipe is not None:
+            opening = SyncOpening(recipe=recipe, options=replace(options, listener=ignore))
+        embedding = EmbedderOpening(
+            model=self.embedder.model, dimension=self.embedder.dimension, open=self.open_embedder
+        )
+        # First of all: nothing is created for a run that cannot begin.
+        with engine(opening, embedding, options.listener) as passes:
+            yield from self.synchronizer(options, takes_marks=True).sync_all(passes)
 
     def stamping(self, options: SyncOptions, owners: Iterable[str] | None) -> Iterator[Stamped]:
         """Stamp the records of *owners*, or of everybody; see `Stamper`.
@@ -498,3 +558,11 @@ class Connections:
                 closing.callback(self._triggers.close)
             if self._feed is not None:
                 closing.callback(self._feed.close)
+
+
+def _one_process(store: VectorStore) -> UnsupportedError:
+    return UnsupportedError(
+        "This vector store can be used by one process only",
+        why=f"{store.capabilities.why_not['many_processes']}.",
+        fix="run it as a server, or sync in one process, without --processes and --engine ray",
+    )

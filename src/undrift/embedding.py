@@ -91,6 +91,10 @@ class TextEmbedder:
             return None
         return self._max_embeddings - self.embedded
 
+    def allow(self, texts: int) -> None:
+        """Let so many texts be embedded from now on, whatever was embedded before."""
+        self._max_embeddings = self.embedded + texts
+
     def embed(self, texts: Mapping[str, str]) -> EmbeddingResult:
         """A vector for each of *texts*, as far as they are good and the budget reaches.
 
@@ -154,7 +158,7 @@ class TextEmbedder:
     def _truncated_of(self, batch: Mapping[str, str]) -> set[str]:
         found = {key for key, text in batch.items() if len(text) > MAX_EMBEDDED_CHARACTERS}
         whole = {key: text for key, text in batch.items() if key not in found}
-        with _errors_translated(self._embedder, len(whole)):
+        with errors_translated(self._embedder, len(whole)):
             # Nearly always none, and one question settles that.
             if self._embedder.count_truncated(list(whole.values())):
                 count = self._embedder.count_truncated
@@ -186,12 +190,13 @@ def embed_query(embedder: Embedder, query: str) -> Vectors:
 
 
 def _ask(embedder: Embedder, texts: Sequence[str], purpose: Purpose) -> Vectors:
-    with _errors_translated(embedder, len(texts)):
+    with errors_translated(embedder, len(texts)):
         return embedder.embed(texts, purpose)
 
 
 @contextmanager
-def _errors_translated(embedder: Embedder, texts: int) -> Iterator[None]:
+def errors_translated(embedder: Embedder, texts: int) -> Iterator[None]:
+    """Let whatever *embedder* raises for so many texts be an `UndriftError`."""
     try:
         yield
     except UndriftError:

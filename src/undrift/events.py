@@ -43,6 +43,14 @@ class RepairStarted:
 
 
 @dataclass(frozen=True, slots=True)
+class TextsEmbedded:
+    """A batch of texts has been embedded, and paid for; tokens are an estimate."""
+
+    texts: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class BatchWritten:
     """A batch of the owner's records is durable; counts are records."""
 
@@ -116,6 +124,7 @@ SyncEvent = (
     | StateCreated
     | OwnersBusy
     | RepairStarted
+    | TextsEmbedded
     | BatchWritten
     | BatchDeleted
     | DeletesHeld

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from ipaddress import ip_address
+from typing import Protocol
 from urllib.parse import parse_qs
 
 from undrift.adoption import StoreFields
 from undrift.digests import FORMAT
 from undrift.errors import ConfigError, UnknownStateError
-from undrift.ledger import config_digest
+from undrift.events import Listener
+from undrift.guarded import Passes
+from undrift.ledger import Ledger, config_digest
 from undrift.look import Sides
 from undrift.mapping import Mapping as SourceMapping
 from undrift.memory import FleetMemory, Remembering
+from undrift.ports import Embedder
 from undrift.render import Renderer
 from undrift.scan.page import PageCheck
+from undrift.scan.settled import SettledOwners
 from undrift.sources import open_source
 from undrift.state_access import StateAccess
 from undrift.stores import open_store
+from undrift.sync import Synchronizer, SyncOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,22 +51,39 @@ class Recipe:
 
     def open_check(self, *, with_memos: bool) -> PageCheck:
         """Open both sides, for as long as the process lives, and what checks pages of them."""
+        sides = self._sides()
+        memory = memory_of(self._states(sides)) if with_memos else None
+        return PageCheck(sides, memory, key=memo_key(self.mapping))
+
+    def open_sync(self, options: SyncOptions, embedder: Embedder) -> Synchronizer:
+        """Open both sides and the state, for as long as the process lives, and a sync of pages.
+
+        Raises:
+            ConfigError: another configuration has taken over, or nothing was created yet.
+            UnknownStateError: a side or the state cannot be reached.
+        """
+        sides = self._sides()
+        states = self._states(sides)
+        ledger = states.ledger(sides, options.listener, may_create=False)
+        settled = settled_owners(sides, states, ledger, options)
+        return Synchronizer(sides, embedder, options, ledger=ledger, settled=settled)
+
+    def _sides(self) -> Sides:
         renderer = Renderer(self.mapping)
         source = open_source(self.source_url, self.mapping, renderer.fields)
         store = open_store(
             self.store_url, namespace=self.namespace, keep_text=self.keep_text, fields=self.fields
         )
-        sides = Sides(
+        return Sides(
             source=source,
             store=store,
             renderer=renderer,
             model=self.model,
             store_exists=store.describe().exists,
         )
-        memory = None
-        if with_memos:
-            memory = memory_of(StateAccess(store, self.state_url, is_own_store=False))
-        return PageCheck(sides, memory, key=memo_key(self.mapping))
+
+    def _states(self, sides: Sides) -> StateAccess:
+        return StateAccess(sides.store, self.state_url, is_own_store=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +102,59 @@ class Opening:
     def __call__(self) -> PageCheck:
         """Open both sides, and what checks pages of them."""
         return self.recipe.open_check(with_memos=self.with_memos)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncOpening:
+    """Opens a sync of what a recipe describes; can be pickled.
+
+    Attributes:
+        options: without a listener, which exists in one process only.
+    """
+
+    recipe: Recipe
+    options: SyncOptions
+
+    @property
+    def here_only(self) -> tuple[str, ...]:
+        """The sides that cannot be opened on another machine, for people."""
+        state = self.recipe.state_url
+        is_elsewhere = state is not None and means_this_machine(state)
+        sides = Opening(self.recipe, with_memos=True).here_only
+        return (*sides, "the state") if is_elsewhere else sides
+
+    def __call__(self, embedder: Embedder, listener: Listener) -> Synchronizer:
+        """Open both sides and the state; vectors come from *embedder*."""
+        return self.recipe.open_sync(replace(self.options, listener=listener), embedder)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbedderOpening:
+    """Opens an embedder.
+
+    Attributes:
+        model: the identity that its vectors carry.
+        dimension: of its vectors.
+        open: makes one; can be pickled, unless it holds an object of the caller's that cannot.
+    """
+
+    model: str
+    dimension: int
+    open: Callable[[], Embedder] = field(repr=False)
+
+
+class SyncEngine(Protocol):
+    """Has the pages of a sync of everybody carried elsewhere."""
+
+    def __call__(
+        self, opening: SyncOpening | None, embedding: EmbedderOpening, listener: Listener, /
+    ) -> AbstractContextManager[Passes]:
+        """Begin, until the context ends.
+
+        Args:
+            opening: None where the sides cannot be opened in another process.
+            listener: told what happened there.
+        """
 
 
 def means_this_machine(url: str) -> bool:
@@ -120,6 +198,16 @@ def memory_of(states: StateAccess) -> FleetMemory | None:
     except (ConfigError, UnknownStateError):
         return None
     return memory
+
+
+def settled_owners(
+    sides: Sides, states: StateAccess, ledger: Ledger | None, options: SyncOptions
+) -> SettledOwners | None:
+    """What tells who needs nothing; None where everybody is to be looked at."""
+    if ledger is None or ledger.fence is None or options.force or options.retry_parked:
+        return None
+    check = PageCheck(sides, memory_of(states), key=memo_key(sides.renderer.mapping))
+    return SettledOwners(check, ledger.state) if check.uses_memos else None
 
 
 def memo_key(mapping: SourceMapping) -> str:

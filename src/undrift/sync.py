@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
 
-from undrift.check import Checked, check_all, check_owners
 from undrift.embedding import TextEmbedder
 from undrift.errors import (
     EmbeddingBudgetSpent,
     ProfileOutdated,
-    SafetyStop,
-    UndriftError,
-    UnknownStateError,
 )
-from undrift.events import CheckStarted, DeletesHeld, Listener, RepairStarted, SyncEvent, ignore
-from undrift.fleet import PAGE_OWNERS, PageFailures, fleet_pages, is_outage, pages_of
+from undrift.events import CheckStarted, Listener, RepairStarted, SyncEvent, ignore
+from undrift.fleet import PAGE_OWNERS, fleet_pages, pages_of
 from undrift.guard import (
     HARMLESS_DELETES,
     Budget,
@@ -29,17 +23,16 @@ from undrift.guard import (
     ReaderBudget,
     RollingBudget,
 )
+from undrift.guarded import GuardedRun, PageOfRun, Passes, brief
 from undrift.ledger import Ledger
 from undrift.look import Sides
-from undrift.model import Cost, Outcome, Read, SyncReport
-from undrift.order import Order, StoreOrder, staying
-from undrift.plan import cost_of, plan_owner
+from undrift.metering import MeteredEmbedder
+from undrift.model import Outcome, Read, SyncReport
+from undrift.order import Order, StoreOrder
 from undrift.ports import Embedder, OwnerContent
 from undrift.repair import Repair, Repairer, Settled
+from undrift.stages import PassesHere, Stages, in_turn, pipelined
 from undrift.state_order import StateOrder
-
-PAGES_AHEAD = 2
-"""Pages that are read while earlier ones are embedded and written; bounds a run's memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,9 +53,6 @@ class SyncOptions:
     max_delete: DeleteLimit | None = None
     retry_parked: bool = False
     listener: Listener = ignore
-
-
-_Stages = Callable[[Iterator[Sequence[str]], Repairer], Iterator[list[Repair]]]
 
 
 class Synchronizer:
@@ -89,16 +79,17 @@ class Synchronizer:
         self._ledger = ledger
         self._order: Order = StoreOrder(sides)
         if ledger is not None:
-            self._order = StateOrder(sides, ledger, retry_parked=options.retry_parked)
+            self._order = StateOrder(
+                sides, ledger, retry_parked=options.retry_parked, observes_with_publish=True
+            )
         self._embedder = TextEmbedder(
-            embedder,
+            MeteredEmbedder(embedder, options.listener),
             max_embeddings=options.max_embeddings,
             before_batch=self._order.working,
         )
         # Of what another program wrote, nothing is harmless: its fields may be named wrongly.
         is_adopted = sides.store.capabilities.adoption is not None
         self._guard = DeleteGuard(options.max_delete, 0 if is_adopted else HARMLESS_DELETES)
-        self._outage: UndriftError | None = None
 
     def sync_owners(self, owners: Iterable[str]) -> Iterator[SyncReport]:
         """Sync *owners*, each in both directions at once unless a delete limit is set.
@@ -111,17 +102,20 @@ class Synchronizer:
             EmbeddingBudgetSpent: after the reports of everything that was done.
         """
         if self._options.max_delete is not None:
-            yield from self._guarded(pages_of(owners), _pipelined)
+            yield from self._guarded(pages_of(owners), self._here(pipelined))
             return
         with closing(self._order):
             repairer = self._repairer(with_deletes=True)
-            for repairs in _in_turn(pages_of(owners), repairer):
+            for repairs in in_turn(pages_of(owners), repairer):
                 yield from self._reports(repairs)
                 if repairer.is_budget_spent:
                     raise self._budget_spent()
 
-    def sync_all(self) -> Iterator[SyncReport]:
+    def sync_all(self, passes: Passes | None = None) -> Iterator[SyncReport]:
         """Sync every owner of either side; deletes wait until everything has been seen.
+
+        Args:
+            passes: who carries the pages; None for threads of this process.
 
         Order:
             The source's owners, those that only the store has, then those whose deletes waited.
@@ -136,7 +130,9 @@ class Synchronizer:
         if self._settled is not None:
             self._options.listener(CheckStarted(Read.DIGESTS, {}))
         pages = chain(fleet_pages(self._sides), self._gone())
-        for report in self._guarded(pages, _pipelined, settled=self._settled):
+        if passes is None:
+            passes = self._here(pipelined, settled=self._settled)
+        for report in self._guarded(pages, passes):
             # Who is gone from both sides by now, or has unmanaged records only, is nobody.
             if report.outcome is not Outcome.NOT_FOUND:
                 yield report
@@ -155,6 +151,53 @@ class Synchronizer:
             if gone:
                 yield gone
 
+    def sync_page(
+        self,
+        owners: Sequence[str],
+        *,
+        deletes: int | None = None,
+        texts: int | None = None,
+        waits: bool = False,
+    ) -> PageOfRun:
+        """Carry a page of another process's run over everybody, whose deletes wait for it.
+
+        Args:
+            deletes: None for the first pass; in the second one, how many this page may make.
+            texts: how many it may embed; None for any number.
+            waits: for owners that somebody else is at work on, until there is one to start with.
+
+        Safety:
+            May be called for page after page, and for a page that is begun again: what was done
+            of it before is found to be done.
+        """
+        second = None if deletes is None else DeleteBudget(deletes)
+        embedded = self._embedder.embedded
+        if texts is not None:
+            self._embedder.allow(texts)
+        repairer = self._repairer(
+            with_deletes=second is not None,
+            budget=second,
+            settled=self._settled if second is None else None,
+        )
+        repairs = repairer.start(owners, waits=waits)
+        repairer.run(repairs)
+        return PageOfRun(
+            repairs=[brief(repair) for repair in repairs],
+            busy=repairer.busy,
+            embedded=self._embedder.embedded - embedded,
+            is_budget_spent=repairer.is_budget_spent,
+            deletes_left=0 if second is None else second.remaining,
+            stop=repairer.stop,
+        )
+
+    def working(self) -> None:
+        """Say that the work goes on, so that nobody takes it over; for whoever waits meanwhile."""
+        self._order.working()
+
+    def close(self) -> None:
+        """Give up what is held after a `sync_page` that ended early. Safe to call twice."""
+        self._order.close()
+
     def sync_guarded(self, owner_id: str) -> SyncReport:
         """Sync one owner on a program's behalf: the default guard stands before its deletes.
 
@@ -166,7 +209,7 @@ class Synchronizer:
         source = self._sides.source
         if not source.present([owner_id]) and any(source.owner_pages(1)):
             self._guard.source_owners += 1
-        with closing(self._guarded(iter([[owner_id]]), _in_turn)) as reports:
+        with closing(self._guarded(iter([[owner_id]]), self._here(in_turn))) as reports:
             return next(reports)
 
     def sync_given(self, owner_id: str, content: OwnerContent) -> SyncReport:
@@ -202,68 +245,24 @@ class Synchronizer:
     def _guarded(
         self,
         pages: Iterator[Sequence[str]],
-        through: _Stages,
-        *,
-        settled: Settled | None = None,
+        passes: Passes,
     ) -> Generator[SyncReport, None, None]:
+        run = GuardedRun(
+            passes=passes,
+            guard=self._guard,
+            against=self._sides.against,
+            listener=self._options.listener,
+        )
         with closing(self._order):
-            yield from self._in_two_passes(pages, through, settled)
+            yield from run.reports(pages)
 
-    def _in_two_passes(
-        self, pages: Iterator[Sequence[str]], through: _Stages, settled: Settled | None
-    ) -> Iterator[SyncReport]:
-        held: dict[str, Repair] = {}
-        repairer = self._repairer(with_deletes=False, settled=settled)
-        try:
-            for repairs in through(pages, repairer):
-                for repair in repairs:
-                    self._note(repair)
-                    if repair.held_deletes and repair.outcome is Outcome.DRIFT:
-                        held[repair.owner_id] = repair
-                yield from self._reports(r for r in repairs if r.owner_id not in held)
-        except UnknownStateError as exc:
-            yield from self._not_deleted(held, _outage_in_between(exc))
-            raise
-        if repairer.is_budget_spent:
-            yield from self._not_deleted(held, self._budget_spent())
-            raise self._budget_spent()
-        if self._outage is not None:
-            yield from self._not_deleted(held, _outage_in_between(self._outage))
-        elif held:
-            yield from self._delete_held(held)
-
-    def _note(self, repair: Repair) -> None:
-        """Count for the guard what the first pass showed of an owner."""
-        in_source = repair.look.wanted is not None or repair.look.error is not None
-        self._guard.saw(repair.before.store, in_source=in_source)
-        self._guard.planned.update(repair.held_deletes)
-        if is_outage(repair.error):
-            self._outage = repair.error
-
-    def _delete_held(self, held: Mapping[str, Repair]) -> Iterator[SyncReport]:
-        planned, managed = self._guard.planned.total(), self._guard.managed.total()
-        self._options.listener(DeletesHeld(len(held), planned, managed))
-        try:
-            allowed = self._guard.require()
-        except SafetyStop as stop:
-            yield from self._not_deleted(held, stop)
-            raise
-        repairer = self._repairer(with_deletes=True, budget=DeleteBudget(allowed))
-        waiting = dict(held)
-        # Both sides are read again: what was seen when the delete was planned may be past.
-        for repairs in _in_turn(pages_of(held), repairer):
-            for repair in repairs:
-                _add_first_pass(repair, waiting.pop(repair.owner_id))
-            yield from self._reports(repairs)
-            ended = repairer.stop or (self._budget_spent() if repairer.is_budget_spent else None)
-            if ended is not None:
-                yield from self._not_deleted(waiting, ended)
-                raise ended
-
-    def _not_deleted(self, held: Mapping[str, Repair], why: UndriftError) -> Iterator[SyncReport]:
-        for repair in held.values():
-            repair.end(Outcome.DRIFT, why)
-        yield from self._reports(held.values())
+    def _here(self, through: Stages, *, settled: Settled | None = None) -> PassesHere:
+        return PassesHere(
+            through,
+            self._repairer(with_deletes=False, settled=settled),
+            lambda allowed: self._repairer(with_deletes=True, budget=DeleteBudget(allowed)),
+            self._budget_spent,
+        )
 
     def _repairer(
         self,
@@ -295,159 +294,9 @@ class Synchronizer:
             yield repair.report(against=self._sides.against)
 
 
-def _add_first_pass(second: Repair, first: Repair) -> None:
-    """Make the second pass's result speak for both."""
-    second.before = first.before
-    second.skipped = False
-    second.written += first.written
-    second.embedded += first.embedded
-    second.truncated += first.truncated
-
-
 def _without_starts(listener: Listener) -> Listener:
     def tell(event: SyncEvent) -> None:
         if not isinstance(event, RepairStarted):
             listener(event)
 
     return tell
-
-
-def _outage_in_between(cause: UndriftError) -> UnknownStateError:
-    return UnknownStateError(
-        "Nothing was deleted",
-        why=f"part of the run could not look, and deletes wait for a run that sees everything "
-        f"({cause.what}).",
-        fix=cause.fix,
-    )
-
-
-def _in_turn(pages: Iterator[Sequence[str]], repairer: Repairer) -> Iterator[list[Repair]]:
-    """Do everything in this thread.
-
-    A single owner leaves nothing to do at the same time. And its heal may outlive the main thread,
-    after which Python begins no work in other threads: what was embedded would be lost.
-    """
-    for page in pages:
-        repairs = repairer.start(page)
-        repairer.run(repairs)
-        yield repairs
-    yield from _behind_others(repairer)
-
-
-def _behind_others(repairer: Repairer) -> Iterator[list[Repair]]:
-    """Sync those owners at last that somebody else was at work on; nothing is held meanwhile."""
-    while repairer.busy:
-        waiting, repairer.busy = repairer.busy, []
-        repairer.tell_busy(len(waiting))
-        for page in pages_of(waiting):
-            repairs = repairer.start(page, waits=True)
-            repairer.run(repairs)
-            yield repairs
-
-
-def _pipelined(pages: Iterator[Sequence[str]], repairer: Repairer) -> Iterator[list[Repair]]:
-    """Read pages ahead in one thread, embed here, publish and verify in another.
-
-    Order:
-        That of *pages*.
-
-    Raises:
-        UnknownStateError: several pages in a row could not be read.
-    """
-    failures = PageFailures()
-    failure: UnknownStateError | None = None
-    writing: Future[list[Repair]] | None = None
-    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
-        try:
-            for repairs in _read_ahead(pages, repairer, reader):
-                repairer.embed(repairs)
-                failures.saw([repair.error for repair in repairs])
-                if writing is not None:
-                    yield writing.result()
-                writing = writer.submit(_finished, repairer, repairs)
-                if repairer.is_budget_spent or failures.error is not None:
-                    break
-        except UnknownStateError as exc:
-            failure = exc  # raised when everything that was begun has been reported
-        if writing is not None:
-            yield writing.result()
-    failure = failure or failures.error
-    if failure is not None:
-        raise failure
-    if not repairer.is_budget_spent:
-        yield from _behind_others(repairer)
-
-
-def _read_ahead(
-    pages: Iterator[Sequence[str]], repairer: Repairer, reader: ThreadPoolExecutor
-) -> Iterator[list[Repair]]:
-    reading: deque[Future[list[Repair]]] = deque()
-    failure: UnknownStateError | None = None
-    while failure is None:
-        try:
-            page = next(pages, None)
-        except UnknownStateError as exc:
-            failure = exc
-            break
-        if page is None:
-            break
-        reading.append(reader.submit(repairer.start, page))
-        if len(reading) == PAGES_AHEAD:
-            yield reading.popleft().result()
-    while reading:
-        yield reading.popleft().result()
-    if failure is not None:
-        raise failure
-
-
-def _finished(repairer: Repairer, repairs: list[Repair]) -> list[Repair]:
-    repairer.finish(repairs)
-    return repairs
-
-
-# --- dry run ----------------------------------------------------------------------------------
-
-
-def plan_sync(
-    sides: Sides, owners: Iterable[str] | None, *, force: bool = False
-) -> Iterator[SyncReport]:
-    """What a sync would do, and what it would cost; writes nothing.
-
-    Args:
-        owners: None for every owner of either side.
-
-    Order:
-        As a check's. A text that several owners share is counted for the first.
-    """
-    counted: set[str] = set()
-    if owners is None:
-        checked = check_all(sides)
-    else:
-        checked = (result for page in pages_of(owners) for result in check_owners(sides, page))
-    for result in checked:
-        yield _dry_report(sides, result, counted, force=force)
-
-
-def _dry_report(sides: Sides, checked: Checked, counted: set[str], *, force: bool) -> SyncReport:
-    cost = Cost()
-    status, diff = checked.status, checked.diff
-    if diff is not None and status.outcome not in (Outcome.IN_MOTION, Outcome.NOT_FOUND):
-        plan = plan_owner(
-            diff,
-            namespace=sides.store.namespace,
-            model=sides.model,
-            force=force,
-            stays=staying(diff, sides),
-        )
-        # Parts go once the whole record that takes their place has been read back.
-        cost = cost_of(plan, already_counted=counted) + Cost(deletes=len(diff.parts))
-    return SyncReport(
-        owner_id=status.owner_id,
-        outcome=status.outcome,
-        before=status,
-        skipped=status.is_in_sync and not cost.writes,
-        dry_run=True,
-        cost=cost,
-        against=sides.against,
-        error=status.error,
-    )

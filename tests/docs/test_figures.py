@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from benchmarks import load
 from benchmarks.paper import table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,3 +33,13 @@ def test_the_paper_is_computed_from_the_last_run_of_the_benchmark() -> None:
     measured = json.loads((ROOT / "benchmarks/results/scale.json").read_text())
     page = (ROOT / "docs/explanation/scaling.md").read_text()
     assert table(measured) in page
+
+
+def test_a_watch_under_load_has_the_figures_of_the_last_run_of_the_benchmark() -> None:
+    """What was predicted, what was measured, how far apart they are, and what was only computed."""
+    result = json.loads(load.RESULT.read_text())
+    page = (ROOT / "docs/explanation/scaling.md").read_text()
+    assert load.load_table(result) in page
+    assert load.verdict(result) in page
+    assert load.paper_table(result) in page
+    assert len(result["points"]) >= 5

@@ -38,6 +38,18 @@ WRONG_FLAGS = [
     # who checks everybody
     ("undrift check --userId=1 --engine ray", "--engine needs --all", "everybody"),
     ("undrift check --all --ray-address h:1", "--ray-address needs --engine ray", "this machine"),
+    ("undrift sync --user-id=1 --engine ray", "--engine needs --all", "everybody"),
+    ("undrift sync --all --embedders 2", "--embedders needs --engine ray", "this machine"),
+    (
+        "undrift sync --all --gpus-per-embedder 1",
+        "--gpus-per-embedder needs --engine ray",
+        "this machine",
+    ),
+    (
+        "undrift sync --all --engine ray --dry-run",
+        "--dry-run and --engine ray exclude each other",
+        "on this machine",
+    ),
     (
         "undrift check --all --engine ray --processes 2",
         "--processes and --engine ray exclude each other",

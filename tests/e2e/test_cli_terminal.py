@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import pty
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from support.cli import Shell, experiences
-
-UNDRIFT = Path(sys.executable).with_name("undrift")
+from support.terminals import on_a_terminal
 
 # --- streams ------------------------------------------------------------------------------------
 
@@ -46,32 +40,6 @@ def test_colours_are_for_terminals_unless_asked_for(shell: Shell) -> None:
     assert "\x1b" not in shell.undrift("check", "--user-id", "1", UNDRIFT_COLOR="never").out
 
 
-def on_a_terminal(shell: Shell, *arguments: str, typed: str = "") -> tuple[int, str]:
-    """Run ``undrift`` on a terminal of its own; its exit code and everything on the screen."""
-    screen, side = pty.openpty()
-    process = subprocess.Popen(
-        [UNDRIFT, *arguments],
-        stdin=side,
-        stdout=side,
-        stderr=side,
-        cwd=shell.folder,
-        env={**os.environ, **shell.variables, "TERM": "xterm", "NO_COLOR": ""},
-    )
-    os.close(side)
-    os.write(screen, typed.encode())
-    shown = bytearray()
-    while True:
-        try:
-            part = os.read(screen, 65536)
-        except OSError:  # Linux says so when the program has closed its side
-            part = b""
-        if not part:
-            break
-        shown += part
-    os.close(screen)
-    return process.wait(60), shown.decode().replace("\r\n", "\n")
-
-
 def test_terminal_has_colours_and_a_progress_bar(shell: Shell) -> None:
     """The bar counts users and makes room for the blocks."""
     for owner in range(1, 4):
@@ -79,7 +47,7 @@ def test_terminal_has_colours_and_a_progress_bar(shell: Shell) -> None:
     code, screen = on_a_terminal(shell, "check", "--all")
     assert code == 1
     assert "\x1b[31m  - In sync: false\x1b[0m\n" in screen
-    assert "users, errors: 0, ETA" in screen
+    assert re.search(r"\b[0-3](/3)? users, [0-9.]+ users/s, ETA [a-z0-9:]+, errors: 0", screen)
     assert screen.count("Vector sync check for user") == 3
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from random import Random
 
@@ -24,12 +22,14 @@ from support.scanning import (
     small_pages,
 )
 from support.sides import World, postgres_world, sqlite_world
+from support.spawned import children_of, is_worker
 from support.watching import until
 from undrift.embedders.hashing import HashingEmbedder
 from undrift.errors import ConfigError
 from undrift.scan import engine
 from undrift.scan.options import CheckOptions
 from undrift.scan.page import PageCheck
+from undrift.spawned import SpawnedPool
 
 OWNERS = 100
 
@@ -48,23 +48,6 @@ def drifted(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
         world.bring_in_sync(documents)
         plant_everything(Drift(world, documents, random), random)
         yield Fleet(world, tmp_path)
-
-
-def children_of(pid: int) -> list[int]:
-    """The processes that *pid* has started, in any thread, and that live: those of its pool."""
-    found: set[int] = set()
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        with suppress(OSError):
-            found.update(map(int, task.read_text().split()))
-    return sorted(filter(is_worker, found))
-
-
-def is_worker(pid: int) -> bool:
-    """Whether *pid* is alive and one of a pool's processes."""
-    with suppress(OSError):
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        return state != "Z" and b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    return False
 
 
 def workers_of(process: Program) -> list[int]:
@@ -165,7 +148,7 @@ def test_objects_of_the_callers_own_are_checked_in_this_process(
 
     sqlite.bring_in_sync(fleet(20, Random(1)))
     with monkeypatch.context() as here:
-        here.setattr(engine, "_new_pool", no_pool)
+        here.setattr(engine, "SpawnedPool", no_pool)
         assert_true(sqlite, CheckOptions(processes=4))
     with opened_by_url(sqlite) as sides:
         assert len(checked(sides, CheckOptions(processes=2, memos=False))) == 20
@@ -176,14 +159,13 @@ def test_few_that_are_to_be_rendered_start_no_process(
 ) -> None:
     """Starting them takes longer."""
     pools: list[object] = []
-    new_pool = engine._new_pool
 
-    def noted(open_check: engine.Opener, processes: int) -> ProcessPoolExecutor:
-        pool = new_pool(open_check, processes)
+    def noted(processes: int, begin: Callable[[], None]) -> SpawnedPool:
+        pool = SpawnedPool(processes, begin)
         pools.append(pool)
         return pool
 
-    monkeypatch.setattr(engine, "_new_pool", noted)
+    monkeypatch.setattr(engine, "SpawnedPool", noted)
     small_pages(monkeypatch, 4)
     sqlite.bring_in_sync(fleet(40, Random(1)))
     with opened_by_url(sqlite) as sides:

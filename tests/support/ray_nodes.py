@@ -40,7 +40,9 @@ rm -rf "$1"
 
 
 class RayNodes(Closing):
-    """A head and another node, with one core each; they run from `be_two` until `close`.
+    """A head and another node, with one core and one GPU each, which none of them has.
+
+    They run from `be_two` until `close`.
 
     Usable as a context manager.
 
@@ -110,6 +112,7 @@ class RayNodes(Closing):
                     *arguments,
                     "--block",
                     "--num-cpus=1",
+                    "--num-gpus=1",  # Ray believes it, and counts
                     "--disable-usage-stats",
                     f"--object-store-memory={_STORE_BYTES}",
                     f"--temp-dir={self._folder / 't'}",

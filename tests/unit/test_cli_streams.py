@@ -1,21 +1,18 @@
-"""Streams and progress: what can be carried, coloured and counted."""
+"""Streams: what can be carried and coloured."""
 
 from __future__ import annotations
 
 import errno
 import io
 from collections.abc import Callable
-from threading import Event
 
 import pytest
 
-from undrift.cli.progress import Pace, PlainLines, open_progress
 from undrift.cli.streams import (
     EMOJI,
     Color,
     Line,
     Stream,
-    Terminal,
     Tone,
     is_colored,
     open_terminal,
@@ -114,53 +111,3 @@ def test_coloured_line_ends_its_colour() -> None:
     raw = io.StringIO()
     Stream(raw, is_colored=True).lines([Line("bad", Tone.BAD), Line("plain")])
     assert raw.getvalue() == "\x1b[31mbad\x1b[0m\nplain\n"
-
-
-# --- progress -----------------------------------------------------------------------------------
-
-
-def test_pace_tells_done_rate_eta_and_errors() -> None:
-    """Computed from the clock it is given."""
-    now = [100.0]
-    pace = Pace(200, clock=lambda: now[0])
-    pace.done, pace.errors, now[0] = 50, 2, 110.0
-    assert pace.line() == "Progress: 50/200 users, 5.0 users/s, ETA 0:00:30, errors: 2"
-
-
-def test_pace_without_a_total_does_not_guess() -> None:
-    """Nobody counted everybody."""
-    pace = Pace(None, clock=iter([0.0, 10.0]).__next__)
-    pace.done = 20
-    assert pace.line() == "Progress: 20 users, 2.0 users/s, ETA unknown, errors: 0"
-
-
-def test_pace_before_the_first_user_has_no_eta() -> None:
-    """Nothing is divided by nothing."""
-    assert "ETA unknown" in Pace(10, clock=lambda: 1.0).line()
-
-
-def test_plain_lines_come_while_nothing_is_finished_and_stop_when_closed() -> None:
-    """From a thread of their own."""
-    has_line = Event()
-
-    class Told(Stream):
-        def write(self, text: str) -> int:
-            assert text.startswith("Progress: 0/2 users")
-            has_line.set()
-            return len(text)
-
-    terminal = Terminal(Stream(None), Told(None))
-    lines = PlainLines(terminal, Pace(2), every_seconds=0)
-    assert has_line.wait(60)
-    lines.close()
-    has_line.clear()
-    lines.advance(is_error=True)
-    assert not has_line.is_set()
-
-
-def test_one_user_has_no_progress(capsys: pytest.CaptureFixture[str]) -> None:
-    """It is over before anybody wonders."""
-    progress = open_progress(open_terminal(), 1)
-    progress.advance(is_error=False)
-    progress.close()
-    assert capsys.readouterr() == ("", "")

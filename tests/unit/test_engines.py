@@ -8,18 +8,36 @@ import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from random import Random
 
 import pytest
 
+from undrift import Undrift
+from undrift.embedders.hashing import HashingEmbedder
 from undrift.engines import worker
+from undrift.engines.budget import TextBudget
 from undrift.engines.cluster import Cluster
+from undrift.engines.embedding import room_for
 from undrift.engines.on_ray import on_ray
-from undrift.engines.worker import check_here, order
-from undrift.errors import ConfigError, StoreUnavailable, UndriftError, UnknownStateError
+from undrift.engines.orders import order
+from undrift.engines.sync_on_ray import sync_on_ray
+from undrift.engines.worker import check_here
+from undrift.errors import (
+    ConfigError,
+    StoreUnavailable,
+    UndriftError,
+    UnknownStateError,
+    UnsupportedError,
+)
+from undrift.events import ignore
+from undrift.mapping import DocumentTable, default_entities
+from undrift.mapping import Mapping as SourceMapping
 from undrift.model import Outcome
-from undrift.recipe import means_this_machine
+from undrift.recipe import EmbedderOpening, Recipe, SyncOpening, means_this_machine
 from undrift.scan.options import CheckOptions
 from undrift.scan.page import PageCheck, PageResult
+from undrift.sync import SyncOptions
 
 
 @dataclass(frozen=True)
@@ -46,6 +64,8 @@ class Nobody(PageCheck):
 
 
 opened: list[int] = []
+
+EMBEDDING = EmbedderOpening(model="hashing/16", dimension=16, open=HashingEmbedder)
 
 
 @pytest.fixture(autouse=True)
@@ -126,6 +146,95 @@ def test_sides_of_ones_own_are_for_this_process_alone() -> None:
     options = CheckOptions(engine=on_ray("127.0.0.1:6379"))
     with pytest.raises(ConfigError, match="by their URLs"):
         options.open_engine(Nobody(), None)
+
+
+def test_a_sync_of_sides_of_ones_own_is_for_this_process_alone() -> None:
+    with pytest.raises(ConfigError, match="by their URLs"):
+        sync_on_ray("127.0.0.1:6379")(None, EMBEDDING, ignore)
+
+
+def sync_opening(state_url: str) -> SyncOpening:
+    """What a program at these addresses sends to a cluster."""
+    recipe = Recipe(
+        source_url="postgresql://db/app",
+        store_url="qdrant+http://qdrant:6333/collection",
+        state_url=state_url,
+        mapping=SourceMapping(documents=DocumentTable(), entities=default_entities()),
+        namespace="default",
+        keep_text=True,
+        fields=None,
+        model=EMBEDDING.model,
+    )
+    return SyncOpening(recipe=recipe, options=SyncOptions())
+
+
+@pytest.mark.parametrize(
+    ("state_url", "here_only"),
+    [("postgresql://db/app", ()), ("sqlite:///state.db", ("the state",))],
+)
+def test_a_sync_needs_the_state_on_every_machine(
+    state_url: str, here_only: tuple[str, ...]
+) -> None:
+    assert sync_opening(state_url).here_only == here_only
+
+
+def test_a_store_for_one_process_is_not_written_by_several(tmp_path: Path) -> None:
+    """Before anything is opened: two engines on one folder are silently wrong."""
+    pytest.importorskip("chromadb", reason="Chroma is not installed: undrift[chroma-embedded]")
+    folder = f"chroma+file://{tmp_path / 'c'}/records?sole_process=yes"
+    source = f"sqlite:///{tmp_path / 'app.db'}"
+    with (
+        Undrift(source=source, store=folder, embedder="hashing:16") as sides,
+        pytest.raises(UnsupportedError, match="one process only"),
+    ):
+        next(sides.sync_all(engine=sync_on_ray("127.0.0.1:6379")))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_parts_of_an_embedding_budget_never_exceed_it_and_reach_its_last_text(seed: int) -> None:
+    """Whatever the pages spend of their parts, in whatever order they end."""
+    chance = Random(seed)
+    limit, spent = chance.randrange(200), 0
+    budget = TextBudget(limit)
+    out: list[int] = []
+    while budget.stop is None:
+        if not budget.is_out and (not out or chance.random() < 0.6):
+            part = budget.part(4)
+            assert part
+            out.append(part)
+            assert spent + sum(out) <= limit
+        else:
+            part = out.pop(chance.randrange(len(out)))
+            used = chance.randint(0, part)
+            spent += used
+            budget.settle(part, used)
+    assert spent == limit
+    assert budget.stop.limit == limit
+
+
+@pytest.mark.parametrize(
+    ("each", "gpus", "room"),
+    [
+        (1, [4, 0, 2], 6),
+        (2, [3, 3], 2),  # one of each machine is of no use
+        (0.5, [1, 1], 4),
+        (0.75, [1, 1, 1], 3),  # no embedder has parts of two
+        (1, [], 0),
+    ],
+)
+def test_embedders_fit_as_their_gpus_are_on_one_machine_each(
+    each: float, gpus: Sequence[int], room: int
+) -> None:
+    assert room_for(each, gpus) == room
+
+
+def test_without_a_budget_nothing_is_counted() -> None:
+    budget = TextBudget(None)
+    assert budget.part(4) is None
+    budget.settle(None, 1_000)
+    assert not budget.is_out
+    assert budget.stop is None
 
 
 def test_without_ray_it_is_said_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:

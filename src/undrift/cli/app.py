@@ -141,7 +141,7 @@ def check(
         "undrift sync --user-id 123  # one user",
         "undrift sync --all --dry-run  # what it would do and cost",
         "undrift sync --all --max-delete 10% --max-embeddings 5000",
-        "undrift sync --user-id 123 --force  # embed everything anew",
+        "undrift sync --all --engine ray --embedders 4",
         note=EXIT_CODES,
     ),
 )
@@ -155,6 +155,11 @@ def sync(
     max_delete: options.MaxDelete = None,
     max_embeddings: options.MaxEmbeddings = None,
     retry_parked: options.RetryParked = False,
+    processes: options.SyncProcesses = None,
+    engine: options.Engine = EngineName.LOCAL,
+    ray_address: options.RayAddress = None,
+    embedders: options.Embedders = None,
+    gpus_per_embedder: options.GpusPerEmbedder = None,
     yes: options.Yes = False,
     output: options.Format = Output.TEXT,
     exit_zero: options.ExitZero = False,
@@ -167,7 +172,15 @@ def sync(
     if max_delete is not None:
         DeleteLimit.parse(max_delete)  # a typing error should not wait for the end of the run
     view = View(output=output, color=color, is_verbose=verbose, config=config, exit_zero=exit_zero)
+    choice = FleetChoice(
+        processes=processes,
+        engine=engine,
+        ray_address=ray_address,
+        embedders=embedders,
+        gpus_per_embedder=gpus_per_embedder,
+    )
     if dry_run:
+        choice.require_here("--dry-run")
         return run_plan(selection, view, force=force, with_ids=diff)
     return run_sync(
         selection,
@@ -178,6 +191,7 @@ def sync(
         retry_parked=retry_parked,
         is_confirmed=yes,
         with_ids=diff,
+        choice=choice,
     )
 
 

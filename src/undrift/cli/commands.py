@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from select import select
 from typing import TYPE_CHECKING
 
 from undrift.cli.fleet import NO_TOLERANCE, EngineName, FleetChoice, Tolerance
+from undrift.cli.forecast import look_ahead
 from undrift.cli.problems import UsageError
 from undrift.cli.report import Kind, Subject
 from undrift.cli.run import OwnersRun, View
@@ -14,13 +16,17 @@ from undrift.cli.selection import Selection
 from undrift.cli.streams import Line, Terminal
 from undrift.cli.tally import Result, StampResult
 from undrift.errors import ConfigError
-from undrift.events import Listener
+from undrift.events import Listener, ignore
 
 if TYPE_CHECKING:
     from undrift.api import Undrift
+    from undrift.headcount import Headcount
+    from undrift.recipe import SyncEngine
     from undrift.scan.options import CheckOptions, EngineFactory
 
 EVERYBODY_AT_ONCE = FleetChoice()
+
+_TURN_SECONDS = 0.2
 
 
 def run_check(
@@ -47,7 +53,21 @@ def run_check(
         return sides.check_all(_check_options(choice, listener))
 
     subject = Subject(kind=Kind.CHECK, owners=selection.count, with_ids=with_ids)
-    return OwnersRun(subject, selection, view, work, tolerance=tolerance).run()
+    return OwnersRun(
+        subject, selection, view, work, count=_count(choice), tolerance=tolerance
+    ).run()
+
+
+def _count(choice: FleetChoice) -> Callable[[Undrift], Headcount | None] | None:
+    """Tells how many users the check is about; None where it looks at whoever was changed."""
+    if choice.changed:
+        return None
+
+    def count(sides: Undrift) -> Headcount | None:
+        found = sides.headcount()
+        return None if found is None else found.of_share(_check_options(choice, ignore).share)
+
+    return count
 
 
 def _check_options(choice: FleetChoice, listener: Listener) -> CheckOptions:
@@ -75,13 +95,30 @@ def _engine(choice: FleetChoice) -> EngineFactory | None:
     return on_ray(choice.ray_address)
 
 
+def _sync_engine(choice: FleetChoice) -> SyncEngine | None:
+    if choice.engine is EngineName.LOCAL:
+        if choice.processes in (None, 1):
+            return None
+        from undrift.engines.sync_in_processes import sync_in_processes
+
+        return sync_in_processes(choice.processes)
+    from undrift.engines.embedding import EmbedderPool
+    from undrift.engines.sync_on_ray import sync_on_ray
+
+    pool = EmbedderPool(
+        embedders=1 if choice.embedders is None else choice.embedders,
+        gpus=choice.gpus_per_embedder or 0.0,
+    )
+    return sync_on_ray(choice.ray_address, pool=pool)
+
+
 def run_plan(
     selection: Selection, view: View, *, force: bool = False, with_ids: bool = False
 ) -> int:
     """Say what a sync of the selected owners would do, and return the exit code of a check."""
 
     def work(sides: Undrift, listener: Listener) -> Iterator[Result]:
-        return sides.plan(selection.owners, force=force)
+        return sides.plan(selection.owners, force=force, listener=listener)
 
     subject = Subject(kind=Kind.PLAN, owners=selection.count, with_ids=with_ids)
     return OwnersRun(subject, selection, view, work).run()
@@ -96,14 +133,20 @@ def run_sync(
     max_embeddings: int | None = None,
     retry_parked: bool = False,
     is_confirmed: bool = False,
+    foretells: bool = True,
     with_ids: bool = False,
+    choice: FleetChoice = EVERYBODY_AT_ONCE,
 ) -> int:
     """Sync the selected owners and return the exit code.
 
     Args:
+        choice: where everybody is synced, where nobody is named.
         retry_parked: try again what could not be embedded before.
-        is_confirmed: do not ask, however much there is to be rewritten.
+        is_confirmed: do not ask, however much there is to be written.
+        foretells: before everybody is synced, tell the person at the terminal what that does, and
+            ask.
     """
+    choice.require_fits(is_everybody=selection.is_everybody)
 
     def work(sides: Undrift, listener: Listener) -> Iterator[Result]:
         if selection.owners is None:
@@ -112,6 +155,7 @@ def run_sync(
                 max_delete=max_delete,
                 max_embeddings=max_embeddings,
                 retry_parked=retry_parked,
+                engine=_sync_engine(choice),
                 listener=listener,
             )
         return sides.sync_owners(
@@ -123,9 +167,21 @@ def run_sync(
             listener=listener,
         )
 
-    def confirm(terminal: Terminal, sides: Undrift) -> None:
-        if selection.is_everybody and force and not is_confirmed:
+    def confirm(terminal: Terminal, sides: Undrift) -> int | None:
+        if not selection.is_everybody or is_confirmed or not is_attended(terminal):
+            return None
+        texts = None
+        if foretells:
+            forecast = look_ahead(terminal, sides, force=force, max_delete=max_delete)
+            if forecast.is_nothing and not force:
+                return 0
+            terminal.tell(forecast.lines(max_embeddings=max_embeddings))
+            texts = forecast.texts
+        if force:
             require_yes(terminal, "Every vector of every user will be embedded anew.")
+        elif foretells:
+            require_yes(terminal, "Nothing is written yet.")
+        return texts
 
     subject = Subject(kind=Kind.SYNC, owners=selection.count, with_ids=with_ids)
     return OwnersRun(subject, selection, view, work, confirm=confirm).run()
@@ -169,16 +225,24 @@ def _nothing_adopted() -> ConfigError:
     )
 
 
+def is_attended(terminal: Terminal) -> bool:
+    """Whether somebody is there to read a question, and to answer it."""
+    return sys.stdin is not None and sys.stdin.isatty() and terminal.err.isatty()
+
+
 def require_yes(terminal: Terminal, what: str) -> None:
     """Ask whether *what* is meant; where nobody is there to answer, it is.
 
     Raises:
         UsageError: the answer is anything but yes.
     """
-    if sys.stdin is None or not sys.stdin.isatty() or not terminal.err.isatty():
+    if not is_attended(terminal):
         return
     with terminal.bar_aside():
         terminal.err.write(f"{what} Go on? [y/N] ")
+        # In short turns: a signal that comes right before a read waits for the end of it.
+        while not select([sys.stdin], [], [], _TURN_SECONDS)[0]:
+            pass
         answer = sys.stdin.readline()
     if answer.strip().lower() not in {"y", "yes"}:
         raise UsageError(

@@ -63,4 +63,4 @@ def db_sync_vector(
     selection = select_owners(user_id or (), None, everybody)
     if check:
         return run_check(selection, View())
-    return run_sync(selection, View(), force=force)
+    return run_sync(selection, View(), force=force, foretells=False)

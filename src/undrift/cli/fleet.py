@@ -1,4 +1,4 @@
-"""What the options of a check of everybody come to."""
+"""What the options of a run over everybody come to."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ NO_TOLERANCE = Tolerance()
 
 
 class EngineName(StrEnum):
-    """Who checks everybody."""
+    """Where everybody is gone over."""
 
     LOCAL = "local"
     RAY = "ray"
@@ -55,12 +55,14 @@ class EngineName(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetChoice:
-    """The options of a check that are about everybody, as they were given.
+    """The options of a check or a sync that are about everybody, as they were given.
 
     Attributes:
         changed: only users who were changed since their last sync.
-        processes: None for one for each core.
+        processes: None for one for each core, or for a sync one.
         ray_address: of the cluster's head; None for the one that this machine belongs to.
+        embedders: processes of the cluster that embed; None for one.
+        gpus_per_embedder: None for none.
     """
 
     changed: bool = False
@@ -73,6 +75,8 @@ class FleetChoice:
     processes: int | None = None
     engine: EngineName = EngineName.LOCAL
     ray_address: str | None = None
+    embedders: int | None = None
+    gpus_per_embedder: float | None = None
 
     def require_fits(self, *, is_everybody: bool) -> None:
         """See that what was given goes together.
@@ -91,22 +95,23 @@ class FleetChoice:
                 ("--no-memo", self.no_memo),
                 ("--processes", self.processes is not None),
                 ("--engine", self.engine is not EngineName.LOCAL),
-                ("--ray-address", self.ray_address is not None),
+                *self._of_ray(),
             )
             if is_given
         ]
         if given and not is_everybody:
             raise UsageError(
                 f"{given[0]} needs --all",
-                why="it says how everybody is checked, and here the users are named or listed.",
+                why="it says how everybody is gone over, and here the users are named or listed.",
                 fix=f"give --all, or leave {given[0]} out",
             )
         is_on_ray = self.engine is EngineName.RAY
-        if self.ray_address is not None and not is_on_ray:
+        of_ray = [name for name, is_given in self._of_ray() if is_given]
+        if of_ray and not is_on_ray:
             raise UsageError(
-                "--ray-address needs --engine ray",
-                why="without it everybody is checked on this machine.",
-                fix="give --engine ray, or leave --ray-address out",
+                f"{of_ray[0]} needs --engine ray",
+                why="without it everybody is gone over on this machine.",
+                fix=f"give --engine ray, or leave {of_ray[0]} out",
             )
         if self.processes is not None and is_on_ray:
             raise UsageError(
@@ -114,3 +119,24 @@ class FleetChoice:
                 why="a cluster has as many processes as it was started with cores.",
                 fix="leave --processes out; `ray start --num-cpus` says how many a machine has",
             )
+
+    def require_here(self, option: str) -> None:
+        """See that a run that *option* is given for goes on on this machine.
+
+        Raises:
+            UsageError: it does not.
+        """
+        if self.engine is not EngineName.LOCAL:
+            raise UsageError(
+                f"{option} and --engine {self.engine} exclude each other",
+                why="what a sync would do is looked up on this machine.",
+                fix=f"leave --engine out; with it and without {option} the sync is made",
+            )
+
+    def _of_ray(self) -> tuple[tuple[str, bool], ...]:
+        """The options that only a cluster has, and which of them were given."""
+        return (
+            ("--ray-address", self.ray_address is not None),
+            ("--embedders", self.embedders is not None),
+            ("--gpus-per-embedder", self.gpus_per_embedder is not None),
+        )

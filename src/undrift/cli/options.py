@@ -191,12 +191,22 @@ Processes = Annotated[
         help="With --all: render in so many processes; without it, one for each core.",
     ),
 ]
+SyncProcesses = Annotated[
+    int | None,
+    typer.Option(
+        "--processes",
+        metavar="N",
+        envvar="UNDRIFT_PROCESSES",
+        help="With --all: sync in so many processes, each with an embedder of its own; "
+        "without it, in one.",
+    ),
+]
 Engine = Annotated[
     EngineName,
     typer.Option(
         "--engine",
         envvar="UNDRIFT_ENGINE",
-        help="With --all: check on this machine, or on all machines of a Ray cluster.",
+        help="With --all: work on this machine, or on all machines of a Ray cluster.",
     ),
 ]
 RayAddress = Annotated[
@@ -206,6 +216,24 @@ RayAddress = Annotated[
         metavar="HOST:PORT",
         envvar="UNDRIFT_RAY_ADDRESS",
         help="The cluster's head; without it RAY_ADDRESS, or the cluster this machine is in.",
+    ),
+]
+Embedders = Annotated[
+    int | None,
+    typer.Option(
+        "--embedders",
+        metavar="N",
+        envvar="UNDRIFT_EMBEDDERS",
+        help="With --engine ray: embed in so many processes; without it, in one.",
+    ),
+]
+GpusPerEmbedder = Annotated[
+    float | None,
+    typer.Option(
+        "--gpus-per-embedder",
+        metavar="N",
+        envvar="UNDRIFT_GPUS_PER_EMBEDDER",
+        help="With --engine ray: GPUs that each of them holds, such as 1 or 0.5; without it, none.",
     ),
 ]
 FailAbove = Annotated[

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -20,7 +21,7 @@ from undrift.cli.fleet import NO_TOLERANCE, Tolerance
 from undrift.cli.interrupts import Interrupted, Interrupts
 from undrift.cli.logs import logged, plain
 from undrift.cli.problems import Bug, Interruption, LateInterruption, OutputFailed, trace_of
-from undrift.cli.progress import open_progress
+from undrift.cli.progress import Pace, cannot_count, open_progress
 from undrift.cli.report import Kind, Output, Subject, open_reporter
 from undrift.cli.selection import Selection
 from undrift.cli.streams import Color, Line, Terminal, open_terminal
@@ -33,12 +34,14 @@ from undrift.events import (
     StateCreated,
     StoreCreated,
     SyncEvent,
+    TextsEmbedded,
 )
 from undrift.model import Outcome, SearchResult, SyncReport, SyncStatus
 
 if TYPE_CHECKING:
     from undrift.api import Undrift
     from undrift.connections import Setup
+    from undrift.headcount import Headcount
 
 T = TypeVar("T")
 
@@ -51,6 +54,18 @@ _RARELY = (100_000, 20, 100)
 
 Work = Callable[["Undrift", Listener], Iterator[Result]]
 """One call of the API; what it yields is what the run reports."""
+
+Confirm = Callable[[Terminal, "Undrift"], int | None]
+"""Asks, and raises to refuse; about how many texts are to be embedded, where somebody looked."""
+
+
+def everybody(sides: Undrift) -> Headcount | None:
+    """How many a run over everybody is about."""
+    return sides.headcount()
+
+
+def _unasked(terminal: Terminal, sides: Undrift) -> None:
+    """Go on without a question."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +92,8 @@ class OwnersRun:
     """A check or a sync.
 
     Args:
-        confirm: asked when both sides are known and nothing has been done; raises to refuse.
+        confirm: asked when both sides are known and nothing has been done.
+        count: tells how many there are, where nobody is named; None where nobody can.
         tolerance: how many owners may be out of sync without the run failing for it.
     """
 
@@ -88,7 +104,8 @@ class OwnersRun:
         view: View,
         work: Work,
         *,
-        confirm: Callable[[Terminal, Undrift], None] = lambda terminal, sides: None,
+        confirm: Confirm = _unasked,
+        count: Callable[[Undrift], Headcount | None] | None = everybody,
         tolerance: Tolerance = NO_TOLERANCE,
     ) -> None:
         self._subject = subject
@@ -96,12 +113,14 @@ class OwnersRun:
         self._view = view
         self._work = work
         self._confirm = confirm
+        self._count = count
         self._tolerance = tolerance
         self._terminal = open_terminal(view.color)
         self._reporter = open_reporter(view.output, self._terminal, subject)
         self._tally = Tally()
         self._interrupts = Interrupts()
         self._is_resumable = False
+        self._pace = Pace(selection.count)
         self._unseen = dict.fromkeys(selection.owners or ())
 
     def run(self) -> int:
@@ -127,14 +146,14 @@ class OwnersRun:
         return exit_codes.of_outcomes(outcomes, are_named=not self._selection.is_everybody)
 
     def _report_owners(self) -> None:
-        progress = open_progress(self._terminal, self._selection.count)
         results = self._results()
         try:
             for result in self._interrupts.watched(results):
                 if self._selection.is_everybody and result.outcome is Outcome.NOT_FOUND:
                     continue  # it vanished from both sides while we looked
                 self._add(result)
-                progress.advance(is_error=result.outcome in _ERRORS)
+                embedded = result.embedded if isinstance(result, SyncReport) else 0
+                self._pace.user_done(is_error=result.outcome in _ERRORS, embedded=embedded)
                 if self._terminal.out.failure is not None:
                     break
         except UnknownStateError as exc:
@@ -143,20 +162,34 @@ class OwnersRun:
             raise
         finally:
             results.close()  # what it has done so far is saved before its connections go
-            progress.close()
 
     def _results(self) -> Generator[Result, None, None]:
         writes = self._subject.kind in (Kind.SYNC, Kind.STAMP)
         with opened(self._terminal, self._view, writes=writes) as sides:
             self._interrupts.raise_received()
-            self._confirm(self._terminal, sides)
-            yield from self._work(sides, self._listen)
+            planned = self._confirm(self._terminal, sides)
+            count = self._count
+            self._pace = Pace(
+                self._selection.count,
+                count=cannot_count if count is None else partial(count, sides),
+                planned=planned,
+            )
+            progress = open_progress(self._terminal, self._pace)
+            try:
+                yield from self._work(sides, self._listen)
+            finally:
+                progress.close()
 
     def _listen(self, event: SyncEvent) -> None:
         if isinstance(event, StoreCreated | StateCreated):
             for statement in event.statements:
                 _log.info("ran: %s", statement, extra={"action": "store.create"})
+        if isinstance(event, TextsEmbedded):
+            self._pace.embedded(event.texts, event.tokens)
+            return
         if isinstance(event, CheckStarted):
+            done, in_sync = sum(event.outcomes.values()), event.outcomes.get(Outcome.IN_SYNC, 0)
+            self._pace.take_up(done, again=done - in_sync)
             self._is_resumable = event.is_saved
             self._tally.read = event.read
             self._tally.take_up(event.outcomes)

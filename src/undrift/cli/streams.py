@@ -152,8 +152,9 @@ class Terminal:
 
     def tell(self, lines: Iterable[Line]) -> None:
         """Write *lines* about the answer."""
-        with self.bar_aside():
-            self.err.lines(lines)
+        if listed := list(lines):
+            with self.bar_aside():
+                self.err.lines(listed)
 
     @contextmanager
     def bar_aside(self) -> Iterator[None]:

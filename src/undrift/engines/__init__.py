@@ -1,5 +1,7 @@
-"""Engines that check pages on other machines; those of this one are in `undrift.scan.engine`.
+"""Engines that have pages checked and synced by other processes, here or on other machines.
 
-`cluster` reaches a Ray cluster, `on_ray` has pages checked there, and `worker` is what runs on its
-machines. Ray is imported when a cluster is asked for.
+`cluster` reaches a Ray cluster, `tasks` calls functions on its machines, and `orders` says what
+they are to open. `on_ray` checks there, by `worker`; `sync_on_ray` syncs there, by `sync_worker`
+and, for the vectors, `embedding`. `sync_in_processes` syncs on this machine. `passes` and `budget`
+are what both syncs have in common. Ray is imported when a cluster is asked for.
 """

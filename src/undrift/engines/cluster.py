@@ -14,7 +14,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
@@ -26,6 +26,8 @@ PROBE_SECONDS = 5.0
 
 SILENCE_SECONDS = 20.0
 """How long a head may be away. Ray gives it a minute, and then ends this process without a word."""
+
+RESUME = "run the same command with --resume"
 
 OOM_RETRIES = 5
 """Times that Ray tries again what it killed for want of memory; by itself it never stops."""
@@ -43,6 +45,7 @@ class Cluster:
     Args:
         address: ``host:6379`` of its head; None for the one that ``RAY_ADDRESS`` names, or else the
             one that this machine belongs to.
+        again: how a run goes on that has lost it, for people.
 
     Attributes:
         ray: the library.
@@ -52,8 +55,9 @@ class Cluster:
         UnknownStateError: the cluster does not answer.
     """
 
-    def __init__(self, address: str | None = None) -> None:
+    def __init__(self, address: str | None = None, *, again: str = RESUME) -> None:
         self.ray = _imported()
+        self._again = again
         self._is_own = not self.ray.is_initialized()
         if self._is_own:
             _connect(self.ray, _reachable(address or os.environ.get(ADDRESS_VARIABLE)))
@@ -71,7 +75,7 @@ class Cluster:
                 raise UnknownStateError(
                     "The Ray cluster was lost",
                     why=f"its head {self._head} does not answer any more ({failure}).",
-                    fix="start the cluster again, then run the same command with --resume",
+                    fix=f"start the cluster again, then {self._again}",
                 )
             time.sleep(0.5)
 
@@ -79,10 +83,20 @@ class Cluster:
         """How many tasks can run at once, of those that take one core each."""
         return int(self.ray.cluster_resources().get("CPU", 0))
 
+    def gpus(self) -> list[int]:
+        """How many each machine has."""
+        return [int(node["Resources"].get("GPU", 0)) for node in self.ray.nodes() if node["Alive"]]
+
     def hosts(self) -> frozenset[str]:
         """The names of its machines; several nodes may be on one."""
         nodes = self.ray.nodes()
         return frozenset(str(node["NodeManagerHostname"]) for node in nodes if node["Alive"])
+
+    def end(self, actors: Iterable[object]) -> None:
+        """End *actors*, which would live as long as the program is connected."""
+        if not self._is_own:
+            for actor in actors:
+                self.ray.kill(actor)
 
     def close(self) -> None:
         """Leave it, unless the program was connected before. Safe to call twice."""

@@ -6,26 +6,15 @@ there: how far the run is lies in the state, as with every engine.
 
 from __future__ import annotations
 
-import socket
-import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from undrift.engines.cluster import Cluster
-from undrift.engines.worker import elsewhere, order
+from undrift.engines.orders import Values, order, require_reachable
+from undrift.engines.tasks import MAX_RETRIES, Tasks
 from undrift.errors import ConfigError, UndriftError, UnknownStateError
 from undrift.scan.engine import Engine, Job, Opener, in_order
 from undrift.scan.feed import Page
 from undrift.scan.page import PageCheck, PageResult
-
-if TYPE_CHECKING:
-    from ray import ObjectRef
-
-MAX_RETRIES = 5
-"""Times that a page is tried again when the process that had it was lost."""
-
-LOOK_SECONDS = 1.0
-"""How long the head and a count of the cluster's cores are believed: machines come and go."""
 
 
 def on_ray(
@@ -35,11 +24,7 @@ def on_ray(
 
     def make(check: PageCheck, open_check: Opener | None) -> Engine:
         if open_check is None:
-            raise ConfigError(
-                "Other machines cannot open both sides",
-                why="a side is an object of your own, which exists in this process only.",
-                fix="give source, store and state by their URLs, or leave --engine ray out",
-            )
+            raise sides_of_ones_own()
         return RayEngine(open_check, address=address, max_retries=max_retries)
 
     return make
@@ -67,67 +52,35 @@ class RayEngine:
     ) -> None:
         self._order = order(open_check)
         self._cluster = Cluster(address)
-        others = self._cluster.hosts() - {socket.gethostname()}
-        if open_check.here_only and others:
+        try:
+            require_reachable(self._cluster.hosts(), open_check.here_only)
+        except ConfigError:
             self._cluster.close()
-            raise elsewhere(min(others), open_check.here_only)
-        # A page keeps one core busy; spread, every machine has work as soon as there is any.
-        self._task = self._cluster.ray.remote(
-            num_cpus=1, max_retries=max_retries, scheduling_strategy="SPREAD"
-        )(_task())
-        self._under_way: set[ObjectRef[PageResult | UndriftError]] = set()
-        self._at_once = 0
-        self._counted_at = float("-inf")
+            raise
+        self._tasks = Tasks(self._cluster, _task(), max_retries=max_retries, lost=_lost)
 
     def check(self, pages: Iterator[Page]) -> Iterator[tuple[Page, PageResult]]:
         """Check *pages*, twice as many at once as the cluster has cores."""
-        return in_order(pages, self._submit, self._window)
+        return in_order(pages, self._submit, self._tasks.window)
 
     def close(self) -> None:
         """Call back what is under way, and leave the cluster."""
-        for reference in self._under_way:
-            self._cluster.ray.cancel(reference)
-        self._under_way.clear()
+        self._tasks.call_back()
         self._cluster.close()
-
-    def _window(self) -> int:
-        if time.monotonic() - self._counted_at >= LOOK_SECONDS:
-            self._cluster.require_head()
-            self._at_once = 2 * max(1, self._cluster.cpus())
-            self._counted_at = time.monotonic()
-        return self._at_once
 
     def _submit(self, owners: Sequence[str]) -> Job:
         if not owners:  # as of a stretch whose owners the source has all
             return lambda: PageResult([], 0)
-        reference = self._task.remote(tuple(self._order), list(owners))
-        self._under_way.add(reference)
+        return self._tasks.submit(tuple(self._order), list(owners))
 
-        def result() -> PageResult:
-            # Nobody holds the reference any longer than this: the cluster can forget the result.
-            try:
-                found = self._result(reference)
-            finally:
-                self._under_way.discard(reference)
-            if isinstance(found, UndriftError):
-                raise found
-            return found
 
-        return result
-
-    def _result(self, reference: ObjectRef[PageResult | UndriftError]) -> PageResult | UndriftError:
-        ray = self._cluster.ray
-        try:
-            while not ray.wait([reference], timeout=LOOK_SECONDS)[0]:
-                self._cluster.require_head()
-            found: PageResult | UndriftError = ray.get(reference)
-        except ray.exceptions.RayTaskError as exc:
-            if isinstance(exc.cause, ModuleNotFoundError):
-                raise _not_installed(exc.cause) from exc
-            raise
-        except ray.exceptions.RayError as exc:
-            raise _lost(exc) from exc
-        return found
+def sides_of_ones_own() -> ConfigError:
+    """A side is an object."""
+    return ConfigError(
+        "Other machines cannot open both sides",
+        why="a side is an object of your own, which exists in this process only.",
+        fix="give source, store and state by their URLs, or leave --engine ray out",
+    )
 
 
 def _lost(failure: BaseException) -> UnknownStateError:
@@ -138,26 +91,14 @@ def _lost(failure: BaseException) -> UnknownStateError:
     )
 
 
-_Values = tuple[str, bytes, str | None, str]
-
-
-def _task() -> Callable[[_Values, Sequence[str]], PageResult | UndriftError]:
+def _task() -> Callable[[Values, Sequence[str]], PageResult | UndriftError]:
     """The task."""
     # A function within a function travels whole, and not as a name that is imported when it
     # arrives: a machine that lacks undrift can say so.
 
-    def check_page(values: _Values, owners: Sequence[str]) -> PageResult | UndriftError:
+    def check_page(values: Values, owners: Sequence[str]) -> PageResult | UndriftError:
         from undrift.engines.worker import check_here
 
         return check_here(values, owners)
 
     return check_page
-
-
-def _not_installed(failure: ModuleNotFoundError) -> ConfigError:
-    return ConfigError(
-        "A machine of the cluster cannot run undrift",
-        why=f"{failure.name} cannot be imported there.",
-        fix="install the same release of undrift, with its extras, on every machine, into the "
-        "Python that runs `ray start`",
-    )

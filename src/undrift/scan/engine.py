@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import gc
-import os
-import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from multiprocessing import get_context, parent_process, resource_tracker
-from threading import Lock, Thread
+from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from threading import Lock
 from typing import Protocol
 
-from undrift.errors import UndriftError
 from undrift.failpoints import reach
 from undrift.scan.feed import Page
 from undrift.scan.page import PageCheck, PageResult
+from undrift.spawned import SpawnedPool
 
 THREADS = 2
 """While one waits for the source, another waits for the store."""
@@ -74,7 +72,7 @@ class LocalEngine:
 
     Threads do while the databases have the work: comparing digests takes hardly any time here.
     Rendering is another matter, and Python renders in one thread at a time; once many owners had to
-    be rendered, processes take over.
+    be rendered, processes are started, and take over when they have begun.
 
     Args:
         open_check: None where the sides can be opened in this process only.
@@ -92,8 +90,8 @@ class LocalEngine:
         self._open_check = open_check
         self._processes = processes if open_check is not None else 1
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="undrift-check")
-        self._starter = ThreadPoolExecutor(1, "undrift-start", initializer=_without_control_c)
-        self._pool: ProcessPoolExecutor | None = None
+        self._pool: SpawnedPool | None = None
+        self._beginning: list[Future[None]] = []
         self._rendered = 0
         self._lock = Lock()
 
@@ -104,21 +102,20 @@ class LocalEngine:
     def close(self) -> None:
         """End the threads and processes."""
         self._threads.shutdown(wait=True, cancel_futures=True)
-        self._starter.shutdown(wait=True)
         if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool.close()
             self._pool = None
 
     def _submit(self, owners: Sequence[str]) -> Job:
         is_much = self._rendered >= MANY_RENDERED and self._processes > 1
         if is_much and self._pool is None and self._open_check is not None:
-            self._pool = _new_pool(self._open_check, self._processes)
-        if self._pool is None:
+            self._start(self._open_check)
+        if self._pool is None or not all(future.done() for future in self._beginning):
             future = self._threads.submit(self._check, owners)
             future.add_done_callback(self._count)
             return future.result
         try:
-            elsewhere = self._starter.submit(self._pool.submit, _check_here, owners).result()
+            elsewhere = self._pool.submit(_check_here, owners)
         except BrokenExecutor:
             return lambda: self._instead(owners)
 
@@ -130,12 +127,17 @@ class LocalEngine:
 
         return result
 
+    def _start(self, open_check: Callable[[], PageCheck]) -> None:
+        self._pool = pool = SpawnedPool(self._processes, partial(_open_here, open_check))
+        with suppress(BrokenExecutor):  # which the next page meets too
+            self._beginning = [pool.submit(_begun) for _ in range(self._processes)]
+
     def _instead(self, owners: Sequence[str]) -> PageResult:
         """Check *owners* here: a process that was killed takes its whole pool with it."""
         self._processes = 1
         pool, self._pool = self._pool, None
         if pool is not None:
-            pool.shutdown(wait=True, cancel_futures=True)
+            pool.close()
         return self._check(owners)
 
     def _count(self, future: Future[PageResult]) -> None:
@@ -144,51 +146,18 @@ class LocalEngine:
                 self._rendered += future.result().rendered
 
 
-def _new_pool(open_check: Callable[[], PageCheck], processes: int) -> ProcessPoolExecutor:
-    # Processes that are forked would share the connections that this one has open.
-    return ProcessPoolExecutor(
-        processes,
-        mp_context=get_context("spawn"),
-        initializer=_open_here,
-        initargs=(open_check,),
-    )
-
-
-def _without_control_c() -> None:
-    """Let processes that this thread starts take no notice of Ctrl-C, from their birth on.
-
-    It reaches the whole group, and one that is still importing would end with a traceback. So would
-    one that is half started: no signal interrupts Python in any thread but the main one.
-    """
-    resource_tracker.ensure_running()  # later it would let the signal through again
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-
-
 # --- in a process of the pool ---------------------------------------------------------------------
 
 _opened: list[PageCheck] = []
 
 
 def _open_here(open_check: Callable[[], PageCheck]) -> None:
-    # The process that has the answer decides what Ctrl-C means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    Thread(target=_end_with_parent, name="undrift-parent", daemon=True).start()
-    try:
-        _opened.append(open_check())
-    except UndriftError:
-        os._exit(1)  # whoever asked checks the page itself, and meets the same error if it lasts
-    # It renders and does nothing else, which makes no cycles to look for.
-    gc.freeze()
-    gc.set_threshold(100_000, 20, 100)
+    _opened.append(open_check())
+
+
+def _begun() -> None:
+    """Called in a process once it has opened both sides."""
 
 
 def _check_here(owners: Sequence[str]) -> PageResult:
     return _opened[0](owners)
-
-
-def _end_with_parent() -> None:
-    """However the parent ends: nobody would tell this process that there is nothing more to do."""
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(0)

@@ -62,6 +62,17 @@ class CheckOptions:
             sample=None if self.sample is None else Sample.parse(self.sample),
         )
 
+    @property
+    def share(self) -> float:
+        """How great a part of everybody that is, about.
+
+        Raises:
+            ConfigError: a part is malformed.
+        """
+        part = self.part()
+        shards = 1 if part.shard is None else part.shard.count
+        return (100.0 if part.sample is None else part.sample.percent) / 100 / shards
+
     def pace(self) -> Pace:
         """How fast, and until when.
 

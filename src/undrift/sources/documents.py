@@ -12,11 +12,13 @@ import sqlalchemy as sa
 from undrift.changes import ChangeFeed, Triggers
 from undrift.errors import InvalidDocument
 from undrift.fingerprint import content_digest
+from undrift.headcount import Headcount
 from undrift.mapping import DocumentTable
 from undrift.mapping import Mapping as SourceMapping
 from undrift.ports import DocumentEditor, Element, SourceInfo
 from undrift.sources.changes import open_feed, open_triggers
 from undrift.sources.changes.tracked import TrackedTable, tracked_owner
+from undrift.sources.counting import OwnerQueries, headcount
 from undrift.sources.database import Database, condition
 from undrift.sources.digesting import (
     hashed_elsewhere,
@@ -103,16 +105,20 @@ class DocumentSource:
 
     def owner_pages(self, page_owners: int, after: str | None = None) -> Iterator[Sequence[str]]:
         """Yield every owner in pages; rows without an owner belong to nobody and are passed."""
-        table, owner = self._table()
+        _, owner = self._table()
+        return self._database.pages(
+            owner, lambda behind: self._owners_behind(behind, page_owners), after
+        )
 
-        def page_behind(behind: object) -> sa.Select[Any]:
-            statement = sa.select(owner.listed.label("owner")).select_from(table)
-            statement = statement.where(owner.listed.is_not(None), *self._where())
-            if behind is not None:
-                statement = statement.where(owner.listed > owner.bound(behind))
-            return statement.distinct().order_by(owner.listed).limit(page_owners)
-
-        return self._database.pages(owner, page_behind, after)
+    def headcount(self) -> Headcount | None:
+        """How many owners there are, as far as that can be told quickly."""
+        table, _ = self._table()
+        queries = OwnerQueries(
+            distinct=[self._owners()],
+            columns=[table.c[self._layout.owner]],
+            behind=self._owners_behind,
+        )
+        return headcount(self._database, queries)
 
     def present(self, owners: Sequence[str]) -> frozenset[str]:
         """Which of *owners* have a row."""
@@ -180,6 +186,20 @@ class DocumentSource:
         owners = (tracked_owner(table.c[layout.owner], owner),)
         conditions = (layout.where,) if layout.where else ()
         return [TrackedTable(layout.table, owners, (layout.document,), conditions)]
+
+    def _owners(self) -> sa.Select[Any]:
+        """Every owner once."""
+        table, owner = self._table()
+        statement = sa.select(owner.listed.label("owner")).select_from(table)
+        return statement.where(owner.listed.is_not(None), *self._where()).distinct()
+
+    def _owners_behind(self, behind: object, limit: int) -> sa.Select[Any]:
+        """The first *limit* owners behind *behind*."""
+        _, owner = self._table()
+        statement = self._owners()
+        if behind is not None:
+            statement = statement.where(owner.listed > owner.bound(behind))
+        return statement.order_by(owner.listed).limit(limit)
 
     def _rows(
         self, owners: Sequence[str], *columns: sa.ColumnElement[Any]

@@ -11,11 +11,13 @@ from sqlalchemy.dialects.postgresql import INTERVAL
 
 from undrift.changes import ChangeFeed, Triggers
 from undrift.fingerprint import content_digest
+from undrift.headcount import Headcount
 from undrift.mapping import EntitySpec, FieldsRead
 from undrift.mapping import Mapping as SourceMapping
 from undrift.ports import Element, SourceInfo
 from undrift.sources.changes import open_feed, open_triggers
 from undrift.sources.changes.tracked import TrackedTable, merged, tracked_owner
+from undrift.sources.counting import OwnerQueries, headcount
 from undrift.sources.database import Database, condition, no_such_column
 from undrift.sources.digesting import (
     hashed_rows,
@@ -89,14 +91,18 @@ class _EntityTable(NamedTuple):
         conditions = (self.spec.where,) if self.spec.where else ()
         return TrackedTable(self.spec.table or "", owners, self.columns, conditions)
 
-    def owners_behind(self, behind: object, limit: int) -> sa.Select[Any]:
-        """The first *limit* owners behind *behind*."""
+    def owners(self) -> sa.Select[Any]:
+        """Every owner once."""
         owner = self.owner.listed
         statement = sa.select(owner.label("owner")).select_from(self.table)
-        statement = statement.where(owner.is_not(None), *condition(self.spec.where))
+        return statement.where(owner.is_not(None), *condition(self.spec.where)).distinct()
+
+    def owners_behind(self, behind: object, limit: int) -> sa.Select[Any]:
+        """The first *limit* owners behind *behind*."""
+        statement = self.owners()
         if behind is not None:
-            statement = statement.where(owner > self.owner.bound(behind))
-        return statement.distinct().order_by(owner).limit(limit)
+            statement = statement.where(self.owner.listed > self.owner.bound(behind))
+        return statement.order_by(self.owner.listed).limit(limit)
 
     def fields(self, values: Sequence[object]) -> dict[str, object]:
         """A row's fields."""
@@ -133,20 +139,21 @@ class TableSource:
 
     def owner_pages(self, page_owners: int, after: str | None = None) -> Iterator[Sequence[str]]:
         """Yield every owner that has a row in any of the tables, in pages."""
-        tables = self._tables()
-
-        def page_behind(behind: object) -> sa.Select[Any]:
-            pages = [table.owners_behind(behind, page_owners).subquery() for table in tables]
-            united = sa.union(*(sa.select(page.c.owner) for page in pages)).subquery()
-            owner = united.c.owner
-            if self._database.is_postgres:
-                return sa.select(owner).order_by(owner).limit(page_owners)
-            binary = sa.collate(owner, "BINARY")
-            return sa.select(owner).order_by(binary).limit(page_owners)
-
-        owners = [table.owner for table in tables]
+        owners = [table.owner for table in self._tables()]
         widest = next((o for o in owners if o.may_print_alike), owners[0])
-        return self._database.pages(widest, page_behind, after)
+        return self._database.pages(
+            widest, lambda behind: self._owners_behind(behind, page_owners), after
+        )
+
+    def headcount(self) -> Headcount | None:
+        """How many owners there are, as far as that can be told quickly."""
+        tables = self._tables()
+        queries = OwnerQueries(
+            distinct=[table.owners() for table in tables],
+            columns=[table.table.c[table.spec.owner] for table in tables],
+            behind=self._owners_behind,
+        )
+        return headcount(self._database, queries)
 
     def present(self, owners: Sequence[str]) -> frozenset[str]:
         """Which of *owners* have a row in any of the tables."""
@@ -199,6 +206,15 @@ class TableSource:
     def close(self) -> None:
         """Close the database's connections."""
         self._database.close()
+
+    def _owners_behind(self, behind: object, limit: int) -> sa.Select[Any]:
+        """The first *limit* owners behind *behind*, of all tables."""
+        pages = [table.owners_behind(behind, limit).subquery() for table in self._tables()]
+        united = sa.union(*(sa.select(page.c.owner) for page in pages)).subquery()
+        owner = united.c.owner
+        if self._database.is_postgres:
+            return sa.select(owner).order_by(owner).limit(limit)
+        return sa.select(owner).order_by(sa.collate(owner, "BINARY")).limit(limit)
 
     def _values(self, connection: sa.Connection, owners: Sequence[str]) -> dict[str, _Values]:
         tables = self._tables()

@@ -1,0 +1,23 @@
+"""The processes of a pool, as the system sees them."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes that *pid* has started, in any thread, and that live: those of its pool."""
+    found: set[int] = set()
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            found.update(map(int, task.read_text().split()))
+    return sorted(filter(is_worker, found))
+
+
+def is_worker(pid: int) -> bool:
+    """Whether *pid* is alive and one of a pool's processes."""
+    with suppress(OSError):
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return state != "Z" and b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False
