@@ -26,7 +26,7 @@ from undrift.embedders.adapted import EmbeddingModel
 from undrift.errors import ConfigError, OwnerNotFound
 from undrift.events import Listener, ignore
 from undrift.fleet import pages_of
-from undrift.guard import DeleteLimit
+from undrift.guard import DeleteGuard, DeleteLimit
 from undrift.headcount import Headcount
 from undrift.heal import DEFAULT_POLICY, Healer, HealPolicy, InterruptibleEmbedder, is_testing
 from undrift.mapping import Mapping as SourceMapping
@@ -213,6 +213,10 @@ class Undrift:
             UnknownStateError: it cannot be reached.
         """
         return self._connections.headcount()
+
+    def delete_guard(self, limit: DeleteLimit | None = None) -> DeleteGuard:
+        """What decides on the deletes of a sync of everybody, with nothing counted yet."""
+        return DeleteGuard.of(limit, self._connections.store.capabilities)
 
     def check(self, owner: Owner, profile: Profile | None = None) -> SyncStatus:
         """Compare both sides of one owner, exactly; writes nothing.
@@ -474,7 +478,8 @@ class Undrift:
         Raises:
             SafetyStop: too many deletes; writes were made.
             EmbeddingBudgetSpent: the budget is used up; progress is kept.
-            UnknownStateError: the owners could not be listed to the end; nothing was deleted.
+            UnknownStateError: the owners could not be listed to the end, or page after page
+                failed. In the first pass nothing was deleted; in the second some may be.
 
         Safety:
             Works while it is iterated; a run that is given up in between is finished by the next.

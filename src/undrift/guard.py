@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
 from undrift.errors import ConfigError, SafetyStop
+from undrift.ports import Capabilities
 from undrift.state import DeleteUsage, State
 
 HARMLESS_DELETES = 20
@@ -68,6 +69,14 @@ class DeleteGuard:
     managed: Counter[str] = field(default_factory=Counter)
     planned: Counter[str] = field(default_factory=Counter)
     source_owners: int = 0
+
+    @classmethod
+    def of(cls, limit: DeleteLimit | None, capabilities: Capabilities) -> DeleteGuard:
+        """The guard of a store with *capabilities*.
+
+        Of what another program wrote nothing is harmless: its fields may be named wrongly.
+        """
+        return cls(limit, 0 if capabilities.adoption is not None else HARMLESS_DELETES)
 
     def saw(self, store_counts: Mapping[str, int], *, in_source: bool) -> None:
         """Count an owner's records and whether the source has the owner."""

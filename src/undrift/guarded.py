@@ -1,7 +1,7 @@
 """A sync whose deletes wait: a first pass writes, the guard decides, a second pass deletes.
 
-Who carries the pages, threads of this process or the machines of a cluster, is the `Passes`'; what
-is counted, decided and told is done here, in one place and for the whole run.
+Who carries the pages, threads of this process, other processes or the machines of a cluster, is the
+`Passes`'; what is counted, decided and told is done here, in one place and for the whole run.
 """
 
 from __future__ import annotations
@@ -42,6 +42,10 @@ class Passes(Protocol):
         """Sync the owners of *held*, with at most so many deletes in all.
 
         Both sides are read again: what was seen when the delete was planned may be past.
+
+        Raises:
+            UnknownStateError: nobody can tell what became of some; after everything else that was
+                begun was yielded.
         """
 
 
@@ -90,7 +94,8 @@ class GuardedRun:
         Raises:
             SafetyStop: the guard refuses the deletes; writes were made.
             EmbeddingBudgetSpent: after the reports of everything that was done.
-            UnknownStateError: see `Passes.write`; nothing was deleted.
+            UnknownStateError: see `Passes.write`, behind which nothing was deleted, and
+                `Passes.delete`.
         """
         held: dict[str, Repair] = {}
         try:
@@ -165,6 +170,7 @@ def add_before(second: Repair, first: Repair) -> None:
     second.before = first.before
     second.skipped = False
     second.written += first.written
+    second.deleted += first.deleted
     second.embedded += first.embedded
     second.truncated += first.truncated
 

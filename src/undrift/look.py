@@ -78,8 +78,8 @@ class Sides:
         """Read both sides of *owners*.
 
         Args:
-            first: which side is read first. A sync enumerates before it reads the source, so that
-                what it deletes was seen before the source was read without it.
+            first: which side is read first. A sync without a state enumerates before it reads the
+                source, so that what it deletes was seen before the source was read without it.
             before: an earlier look; where the raw content is still the same, its rendering is
                 used again.
             given: content to use in the source's place.

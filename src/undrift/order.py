@@ -90,7 +90,7 @@ class Order(Protocol):
     def plans(self, requests: Sequence[PlanRequest]) -> dict[str, OrderedPlan | UndriftError]:
         """What to do about each owner; an error is that owner's alone.
 
-        A plan without any write may mean that another worker was quicker, and to look again.
+        Where another worker was quicker a plan says so, and has nothing in it: look again.
         """
 
     def is_proved(self, shipment: Shipment, look: Look) -> bool:
@@ -100,7 +100,7 @@ class Order(Protocol):
         """Hand a batch to the store.
 
         Returns:
-            The owners that were left out, since others were quicker.
+            The owners that were left out, since others were quicker, or the plan was too old.
 
         Raises:
             WriteFailed: the store refused the batch; nothing is written.

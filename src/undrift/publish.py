@@ -188,6 +188,8 @@ def _send(send: Send, group: Sequence[Publication], listener: Listener) -> Undri
         return exc
     for publication in group:
         publication.was_left_out = publication.owner_id in left_out
+        if publication.was_left_out:
+            continue
         owner, written, deleted = (
             publication.owner_id,
             len(publication.writes),
@@ -213,19 +215,23 @@ def _publish_large(send: Send, publication: Publication, listener: Listener) -> 
     done = 0
     try:
         for number, batch in enumerate(_write_batches(publication), start=1):
-            left_out = send(part(writes=batch, observations=observations if number == 1 else []))
-            if owner in left_out:
-                publication.was_left_out = True
+            whole = part(writes=batch, observations=observations if number == 1 else [])
+            publication.was_left_out = owner in send(whole)
+            if publication.was_left_out:
                 return
             done += len(batch)
             listener(BatchWritten(owner, number, len(batch), done))
         done = 0
         for number, gone in enumerate(_slices(publication.deletes), start=1):
-            send(part(deletes=gone))
+            publication.was_left_out = owner in send(part(deletes=gone))
+            if publication.was_left_out:
+                return
             done += len(gone)
             listener(BatchDeleted(owner, number, len(gone), done))
         for number, stones in enumerate(_slices(publication.tombstones), start=1):
-            send(part(tombstones=stones))
+            publication.was_left_out = owner in send(part(tombstones=stones))
+            if publication.was_left_out:
+                return
             gone_now = sum(stone.vector_id in publication.buried for stone in stones)
             done += gone_now
             if gone_now:

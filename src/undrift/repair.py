@@ -52,7 +52,7 @@ class Repair:
         is_only_parked: all the rest is done.
         attempts: failures in a row before this one.
         is_done: nothing more will be tried; the rest says how it ended.
-        held_deletes: deletes that are kept aside for the guard.
+        held_deletes: the kind of each delete that is kept aside for the guard.
         is_settled: it needed nothing, and nobody was asked for it: neither leased nor noted.
     """
 
@@ -398,7 +398,8 @@ class Repairer:
         publication, previous = repair.publication, repair.diff
         assert publication is not None
         assert previous is not None
-        is_proved = self._count(repair, publication, look)
+        # What others were quicker with is theirs, though it looks the same.
+        is_proved = not publication.was_left_out and self._count(repair, publication, look)
         diff = self._sides.diff(look)
         repair.look, repair.diff = look, diff
         if not self._with_deletes:
@@ -480,6 +481,8 @@ class Repairer:
 def _is_first(repair: Repair) -> bool:
     """Whether nobody is known to have been quicker than *repair*, so that its note still counts."""
     publication = repair.publication
+    if repair.ordered is not None and repair.ordered.is_overtaken:
+        return False
     if publication is None or publication.observation is None:
         return publication is None or not publication.was_left_out
     # What was never observed is only if the publish that was to do it has certainly gone through.

@@ -27,8 +27,7 @@ class SpawnedPool:
 
     Args:
         processes: at most so many.
-        begin: called first in each, picklable; where it raises an `UndriftError` the pool breaks,
-            so that whoever asked does the work and meets the same error if it lasts.
+        begin: called first in each, picklable; where it raises an `UndriftError` the pool breaks.
 
     Safety:
         May be used from several threads.

@@ -88,7 +88,7 @@ def pipelined(pages: Iterator[Sequence[str]], repairer: Repairer) -> Iterator[li
     """Read pages ahead in one thread, embed here, publish and verify in others.
 
     Order:
-        That of *pages*.
+        That of *pages*; who was busy comes last.
 
     Raises:
         UnknownStateError: several pages in a row could not be read.

@@ -3,7 +3,9 @@
 The steps, as the failpoints name them: lease the owners; **note** what is remembered; **read** the
 source in a snapshot that begins after the note; **observe**, which gives a version to whatever the
 snapshot shows anew, unless somebody else observed meanwhile; **look** at the store; **raise**
-versions above what the store holds, by compare and set; publish; look again; acknowledge.
+versions above what the store holds, by compare and set; publish; look again; acknowledge. Where
+publish and state are one transaction, the first observation of an owner of whom the store has
+nothing is a part of it.
 
 Source:
     ``tests/model`` checks these steps exhaustively, with the variants that fail.
@@ -63,8 +65,8 @@ class OrderedLook(Look):
 
     Attributes:
         note: taken before the source was read; its rows are as they were.
-        rows: what is remembered since: every entity that the look wants has one. Brought up to
-            date when versions are raised.
+        rows: what is remembered since, or is to be with the publish: every entity that the look
+            wants has one. Brought up to date when versions are raised.
         tombstones: the store's, by vector_id.
     """
 
@@ -79,7 +81,7 @@ class _Observed:
     """One owner's side of the source, and what is remembered of it now.
 
     Attributes:
-        waiting: what has not been accepted yet, since the publish is to do it.
+        postponed: what has not been accepted yet, since the publish is to do it.
     """
 
     side: SourceSide
@@ -87,7 +89,7 @@ class _Observed:
     round: int
     rows: dict[Identity, EntityRow]
     noted_at: float
-    waiting: Observation | None = None
+    postponed: Observation | None = None
 
 
 class StateOrder:
@@ -115,7 +117,7 @@ class StateOrder:
         self._sides = sides
         self._ledger = ledger
         self._retry_parked = retry_parked
-        self._may_wait = observes_with_publish and ledger.fence is not None
+        self._may_postpone = observes_with_publish and ledger.fence is not None
 
     # --- whose turn it is
 
@@ -140,12 +142,12 @@ class StateOrder:
     def look(self, owners: Sequence[str], before: Mapping[str, Look]) -> dict[str, Look]:
         """Read both sides of *owners*, and give versions to what the source shows anew."""
         try:
-            observed = self._observe(owners, before, may_wait=self._may_wait and not before)
+            observed = self._observe(owners, before, may_postpone=self._may_postpone and not before)
             reach("sync.observed")
             looks = self._with_store(observed)
-            cannot_wait = [owner for owner, look in looks.items() if _has_no_reason_to_wait(look)]
-            if cannot_wait:
-                looks |= self._with_store(self._observe(cannot_wait, before))
+            now = [owner for owner, look in looks.items() if _must_be_observed_now(look)]
+            if now:
+                looks |= self._with_store(self._observe(now, before))
         except UnknownStateError as exc:
             return {owner: Look(owner_id=owner, error=exc) for owner in owners}
         reach("sync.looked")
@@ -186,7 +188,7 @@ class StateOrder:
         return looks | (self.look(list(changed), changed) if changed else {})
 
     def _observe(
-        self, owners: Sequence[str], before: Mapping[str, Look], *, may_wait: bool = False
+        self, owners: Sequence[str], before: Mapping[str, Look], *, may_postpone: bool = False
     ) -> dict[str, _Observed]:
         observed: dict[str, _Observed] = {}
         waiting = list(owners)
@@ -197,7 +199,7 @@ class StateOrder:
             contents = self._sides.read_source(waiting, before, {})
             reach("sync.read")
             found, observations = self._compared(waiting, note, contents, noted_at)
-            if may_wait:
+            if may_postpone:
                 found, observations = _postponed(found, observations)
             accepted = self._ledger.state.observe(observations) if observations else frozenset()
             overtaken = {each.owner_id for each in observations} - accepted
@@ -266,7 +268,7 @@ class StateOrder:
                 round=seen.round,
                 rows=seen.rows,
                 tombstones=tombstones.get(owner, {}),
-                observation=seen.waiting,
+                observation=seen.postponed,
                 noted_at=seen.noted_at,
             )
             for owner, seen in observed.items()
@@ -475,13 +477,13 @@ def _postponed(
         note = found[each.owner_id].note
         was_never_observed = not (note.observation or note.floor or note.entities)
         if was_never_observed and each.rows:
-            observed[each.owner_id] = replace(found[each.owner_id], waiting=each)
+            observed[each.owner_id] = replace(found[each.owner_id], postponed=each)
         else:
             others.append(each)
     return observed, others
 
 
-def _has_no_reason_to_wait(look: Look) -> bool:
+def _must_be_observed_now(look: Look) -> bool:
     """Whether the store has something of an owner that was not observed yet.
 
     Its versions may have to be raised first, and that takes rows that are there.

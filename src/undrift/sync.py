@@ -15,7 +15,6 @@ from undrift.errors import (
 from undrift.events import CheckStarted, Listener, RepairStarted, SyncEvent, ignore
 from undrift.fleet import PAGE_OWNERS, fleet_pages, pages_of
 from undrift.guard import (
-    HARMLESS_DELETES,
     Budget,
     DeleteBudget,
     DeleteGuard,
@@ -87,9 +86,7 @@ class Synchronizer:
             max_embeddings=options.max_embeddings,
             before_batch=self._order.working,
         )
-        # Of what another program wrote, nothing is harmless: its fields may be named wrongly.
-        is_adopted = sides.store.capabilities.adoption is not None
-        self._guard = DeleteGuard(options.max_delete, 0 if is_adopted else HARMLESS_DELETES)
+        self._guard = DeleteGuard.of(options.max_delete, sides.store.capabilities)
 
     def sync_owners(self, owners: Iterable[str]) -> Iterator[SyncReport]:
         """Sync *owners*, each in both directions at once unless a delete limit is set.
@@ -125,7 +122,7 @@ class Synchronizer:
             EmbeddingBudgetSpent: writes were made up to the budget; an owner that lacks a write
                 has lost nothing.
             UnknownStateError: the owners could not be listed to the end, or page after page
-                failed; nothing was deleted.
+                failed. In the first pass nothing was deleted; in the second some may be.
         """
         if self._settled is not None:
             self._options.listener(CheckStarted(Read.DIGESTS, {}))

@@ -39,6 +39,9 @@ WRONG_FLAGS = [
     ("undrift check --userId=1 --engine ray", "--engine needs --all", "everybody"),
     ("undrift check --all --ray-address h:1", "--ray-address needs --engine ray", "this machine"),
     ("undrift sync --user-id=1 --engine ray", "--engine needs --all", "everybody"),
+    ("undrift sync --user-id=1 --processes 2", "--processes needs --all", "everybody"),
+    ("undrift sync --user-id=1 --dry-run --processes 2", "--processes needs --all", "everybody"),
+    ("undrift sync --all --processes 0", "--processes 0 is not possible", "1 to"),
     ("undrift sync --all --embedders 2", "--embedders needs --engine ray", "this machine"),
     (
         "undrift sync --all --gpus-per-embedder 1",

@@ -125,13 +125,15 @@ def test_the_pages_of_a_killed_process_are_synced_all_the_same(
 def test_control_without_other_processes_a_killed_one_ends_the_run(
     world: World, sides: Undrift, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And what it left is found by the next."""
+    """Behind the reports of whatever was begun; and what it left is found by the next."""
     monkeypatch.setattr(engines, "MAX_RETRIES", 0)
     world.put_all(everybody())
-    reports = sides.sync_all(engine=TWO)
+    reports, told = sides.sync_all(engine=TWO), Counter[Outcome]()
     kill_one(reports)
     with pytest.raises(UnknownStateError, match="killed again and again"):
-        list(reports)
+        told.update(report.outcome for report in reports)
+    assert told[Outcome.UNKNOWN] == 500
+    assert told.keys() <= {Outcome.UNKNOWN, Outcome.IN_SYNC}
     monkeypatch.undo()
     synced(sides)
     assert_in_sync(world, sides, everybody())

@@ -14,15 +14,16 @@ import pytest
 
 from support.closing import Closing
 from support.sides import World, drift_of
-from undrift import Undrift
+from undrift import Undrift, failpoints
 from undrift.errors import EmbeddingFailed, SafetyStop, StateMismatch, Superseded
+from undrift.events import BatchWritten, SyncEvent
 from undrift.heal import NO_HEALING
 from undrift.ledger import SEND_DEADLINE_SECONDS, Ledger, config_digest
 from undrift.look import Sides
 from undrift.mapping import EntitySpec
 from undrift.mapping import Mapping as SourceMapping
 from undrift.model import Outcome, SyncReport
-from undrift.state import ClaimableStore, State
+from undrift.state import ClaimableStore, State, VersionRaise
 from undrift.stores import open_store
 from undrift.sync import Synchronizer, SyncOptions
 from undrift.testing.memory_state import MemoryState
@@ -488,3 +489,62 @@ def test_edits_that_give_a_record_a_new_key_are_not_taken_for_deletes(workshop: 
     assert workshop.watcher().step() == 15
     assert not workshop.state.summary().deletes_waiting
     world.assert_store_holds(renamed)
+
+
+# --- overtaken -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def at_failpoint() -> Iterator[Callable[[str, Callable[[], None]], None]]:
+    """A function that lets something happen when a failpoint is reached first."""
+
+    def happen(name: str, what: Callable[[], None]) -> None:
+        def hook(reached: str) -> None:
+            if reached == name:
+                failpoints.install(None)
+                what()
+
+        failpoints.install(hook)
+
+    yield happen
+    failpoints.install(None)
+
+
+def test_whoever_is_overtaken_before_its_raise_notes_again_and_ends_in_sync(
+    workshop: Workshop, at_failpoint: Callable[[str, Callable[[], None]], None]
+) -> None:
+    """In the same run: what it had noted counts no more."""
+    world, state = workshop.world, workshop.state
+    world.put(1, {"skills": ["Go"]})
+    list(workshop.synchronizer().sync_owners(["1"]))
+    (stored,) = world.store.managed()
+    world.store.set(stored, version=5, fingerprint="0" * 32, text_hash="0" * 32)
+
+    def raise_it() -> None:
+        (row,) = state.note(["1"]).owners["1"].entities.values()
+        wish = VersionRaise(owner_id="1", observed=[row], raised=[row._replace(version=9)])
+        assert state.raise_versions([wish]) == {"1"}
+
+    at_failpoint("sync.looked", raise_it)
+    (report,) = workshop.synchronizer().sync_owners(["1"])
+    assert (report.outcome, report.written) == (Outcome.IN_SYNC, 1)
+    world.assert_store_holds({"1": {"skills": ["Go"]}})
+
+
+def test_what_others_were_quicker_with_is_not_told_as_written(
+    world: World,
+    without_leases: None,
+    at_failpoint: Callable[[str, Callable[[], None]], None],
+) -> None:
+    """Only what a run wrote itself, once."""
+    world.bring_in_sync({"2": {"skills": ["C"]}})
+    world.put(1, {"skills": ["Go"]})
+    told: list[SyncEvent] = []
+
+    def quicker() -> None:
+        assert world.open().sync(1).written == 1
+
+    at_failpoint("sync.planned", quicker)
+    (report,) = world.sides.sync_owners([1], listener=told.append)
+    assert (report.outcome, report.written) == (Outcome.IN_SYNC, 0)
+    assert [event for event in told if isinstance(event, BatchWritten)] == []

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from undrift.adoption import Adoption, Field, StoreFields
 from undrift.errors import ConfigError, SafetyStop
 from undrift.guard import HARMLESS_DELETES, DeleteGuard, DeleteLimit
+from undrift.ports import Capabilities, StoreClass
 
 COUNTS = st.dictionaries(st.sampled_from(["experience", "project", "skill"]), st.integers(0, 200))
 
@@ -198,3 +201,19 @@ def test_what_is_no_limit_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="is not a limit") as caught:
         DeleteLimit.parse(text)
     assert "--max-delete 50" in caught.value.fix
+
+
+def test_nothing_of_what_another_program_wrote_is_harmless() -> None:
+    """Its fields may be named wrongly."""
+    own = Capabilities(store_class=StoreClass.TRANSACTIONAL, atomic_records=9, why_not={})
+    fields = StoreFields(
+        owner=Field(path=("user",)), kind=Field(value="skill"), entity_id=Field(path=("id",))
+    )
+    adopted = replace(own, adoption=Adoption(fields=fields))
+    guards = [DeleteGuard.of(None, own), DeleteGuard.of(None, adopted)]
+    for guard in guards:
+        guard.saw({"skill": 8}, in_source=True)
+        guard.planned.update({"skill": 6})
+    assert guards[0].require() >= 6
+    with pytest.raises(SafetyStop):
+        guards[1].require()

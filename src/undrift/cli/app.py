@@ -180,8 +180,7 @@ def sync(
         gpus_per_embedder=gpus_per_embedder,
     )
     if dry_run:
-        choice.require_here("--dry-run")
-        return run_plan(selection, view, force=force, with_ids=diff)
+        return run_plan(selection, view, force=force, with_ids=diff, choice=choice)
     return run_sync(
         selection,
         view,

@@ -1,4 +1,4 @@
-"""What ``undrift`` and ``db-sync-vector`` have in common: each command as one call of the API."""
+"""What ``undrift`` and ``db-sync-vector`` have in common: what each command asks the API for."""
 
 from __future__ import annotations
 
@@ -113,9 +113,20 @@ def _sync_engine(choice: FleetChoice) -> SyncEngine | None:
 
 
 def run_plan(
-    selection: Selection, view: View, *, force: bool = False, with_ids: bool = False
+    selection: Selection,
+    view: View,
+    *,
+    force: bool = False,
+    with_ids: bool = False,
+    choice: FleetChoice = EVERYBODY_AT_ONCE,
 ) -> int:
-    """Say what a sync of the selected owners would do, and return the exit code of a check."""
+    """Say what a sync of the selected owners would do, and return the exit code of a check.
+
+    Args:
+        choice: how the sync would go over everybody.
+    """
+    choice.require_fits(is_everybody=selection.is_everybody)
+    choice.require_here("--dry-run")
 
     def work(sides: Undrift, listener: Listener) -> Iterator[Result]:
         return sides.plan(selection.owners, force=force, listener=listener)

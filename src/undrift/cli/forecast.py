@@ -148,7 +148,7 @@ def look_ahead(
         ConfigError, UnknownStateError: as the sync itself would.
     """
     limit = None if max_delete is None else DeleteLimit.parse(max_delete)
-    forecast, ends = Forecast(guard=DeleteGuard(limit)), clock() + seconds
+    forecast, ends = Forecast(guard=sides.delete_guard(limit)), clock() + seconds
     pace = Pace(None, count=sides.headcount)
     progress = open_progress(terminal, pace)
     try:

@@ -1,4 +1,4 @@
-"""An embedding budget that several machines spend at once."""
+"""An embedding budget that several processes spend at once, here or on other machines."""
 
 from __future__ import annotations
 

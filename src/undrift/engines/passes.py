@@ -137,19 +137,25 @@ class PassesElsewhere:
         under_way: deque[_UnderWay] = deque()
         is_fed = True
         while is_fed or under_way:
-            while is_fed and len(under_way) < self._carriers.window() and not self._budget.is_out:
-                try:
+            try:
+                while is_fed and len(under_way) < self._carriers.window():
+                    if self._budget.is_out:
+                        break
                     share = next(shares, None)
-                except UnknownStateError as exc:
-                    share, failure = None, exc  # raised when what was begun has been reported
-                if share is None:
-                    is_fed = False
-                else:
-                    under_way.append(self._submit(share))
+                    if share is None:
+                        is_fed = False
+                    else:
+                        under_way.append(self._submit(share))
+            except UnknownStateError as exc:
+                is_fed, failure = False, exc  # raised when what was begun has been reported
             if not under_way:
                 break
             share, result = under_way.popleft()
-            page, events = result()
+            try:
+                page, events = result()
+            except UnknownStateError as exc:
+                page, events = unknown_page(share, exc)
+                failure = failure or exc
             for event in events:
                 self._listener(event)
             yield self._taken(share, page)

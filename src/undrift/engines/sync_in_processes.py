@@ -1,7 +1,8 @@
 """A sync of everybody in further processes of this machine; each embeds for itself.
 
 A sync spends its time in Python and in the database, and Python does one thing at a time. So a
-first sync of many users, whose embedding is quick or somewhere else, is as fast as there are cores.
+first sync of very many users, whose embedding is quick or somewhere else, gains from cores. A small
+one does not: processes take a second to begin.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ def in_processes(
         dumps(begin)
     except (TypeError, AttributeError, PicklingError) as exc:
         raise _unpicklable(exc) from exc
-    carriers = Carriers(begin, processes)
+    carriers = ProcessCarriers(begin, processes)
     try:
         most = opening.options.max_embeddings
         yield PassesElsewhere(carriers, listener, max_embeddings=most)
@@ -79,7 +80,7 @@ def in_processes(
         carriers.close()
 
 
-class Carriers:
+class ProcessCarriers:
     """A pool of processes, and another one when one of them was killed.
 
     Args:

@@ -13,13 +13,9 @@ from typing import NamedTuple
 
 from undrift.engines.embedding import Actor, RemoteEmbedder
 from undrift.engines.orders import Values, require_release, taken
-from undrift.engines.passes import Carried, Share, SyncOpener, carried
+from undrift.engines.passes import Carried, Share, SyncOpener, carried, unknown_page
 from undrift.errors import UndriftError, UnknownStateError
 from undrift.events import SyncEvent
-from undrift.guarded import PageOfRun
-from undrift.look import Look
-from undrift.model import Outcome, SyncStatus
-from undrift.repair import Repair
 from undrift.sync import Synchronizer
 
 
@@ -69,7 +65,7 @@ def sync_here(
     try:
         opened = _opened.get(by.run) or _open(values, by)
     except UnknownStateError as exc:
-        return Carried(PageOfRun(repairs=[_unknown(owner, exc) for owner in page.owners]))
+        return unknown_page(page, exc)
     except UndriftError as exc:
         return exc
     try:
@@ -100,9 +96,3 @@ def _close() -> None:
             opened.synchronizer.close()
         except UnknownStateError:
             continue  # the leases end by themselves
-
-
-def _unknown(owner: str, error: UnknownStateError) -> Repair:
-    repair = Repair(owner, SyncStatus.unknown(owner, error), Look(owner_id=owner, error=error))
-    repair.end(Outcome.UNKNOWN, error)
-    return repair
