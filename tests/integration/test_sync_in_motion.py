@@ -69,7 +69,8 @@ def test_source_that_never_rests_is_in_motion_and_never_empty(world: World) -> N
     report = moving(world, edit).sync("1")
 
     assert (report.outcome, report.verified) == (Outcome.IN_MOTION, False)
-    assert len(seen) == 1 + 4  # the look, and a verification of each of four rounds
+    # The look; and in each of four rounds a verification, and a look at what it found to be new.
+    assert len(seen) == 1 + 2 * 4
     assert all(keys == world.layout.entities(BEFORE).keys() for keys in seen)
     assert world.sides.sync("1").is_in_sync
     world.assert_store_holds({"1": edited(len(seen))})
