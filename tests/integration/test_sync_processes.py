@@ -130,7 +130,7 @@ def test_control_without_other_processes_a_killed_one_ends_the_run(
     world.put_all(everybody())
     reports, told = sides.sync_all(engine=TWO), Counter[Outcome]()
     kill_one(reports)
-    with pytest.raises(UnknownStateError, match="killed again and again"):
+    with pytest.raises(UnknownStateError, match="end again and again"):
         told.update(report.outcome for report in reports)
     assert told[Outcome.UNKNOWN] == 500
     assert told.keys() <= {Outcome.UNKNOWN, Outcome.IN_SYNC}

@@ -158,6 +158,7 @@ def run_sync(
             ask.
     """
     choice.require_fits(is_everybody=selection.is_everybody)
+    engine = _sync_engine(choice)  # what is impossible is refused before anything is asked
 
     def work(sides: Undrift, listener: Listener) -> Iterator[Result]:
         if selection.owners is None:
@@ -166,7 +167,7 @@ def run_sync(
                 max_delete=max_delete,
                 max_embeddings=max_embeddings,
                 retry_parked=retry_parked,
-                engine=_sync_engine(choice),
+                engine=engine,
                 listener=listener,
             )
         return sides.sync_owners(

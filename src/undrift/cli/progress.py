@@ -227,7 +227,11 @@ class Bar:
         )
         self._counting = Thread(target=pace.ask, name="undrift-headcount", daemon=True)
         self._counting.start()
-        self._live.start(refresh=True)
+        try:
+            self._live.start(refresh=True)
+        except BaseException:  # a signal, most likely: the cursor is to come back
+            self._live.stop()
+            raise
         terminal.bar = self
 
     @contextmanager

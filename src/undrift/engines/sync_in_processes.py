@@ -38,6 +38,9 @@ MAX_RETRIES = 5
 def sync_in_processes(processes: int) -> SyncEngine:
     """What has everybody synced in so many processes, for `Undrift.sync_all`.
 
+    A program that uses it stands below ``if __name__ == "__main__":``, as with everything that
+    spawns processes: each of them imports the program's file first.
+
     Raises:
         ConfigError: there are none, or too many.
     """
@@ -180,10 +183,12 @@ def _carry_here(share: Share) -> Carried | UndriftError:
 
 def _lost() -> UnknownStateError:
     return UnknownStateError(
-        "The sync's processes are killed again and again",
-        why=f"it was given {MAX_RETRIES} new ones, as where memory is short.",
-        fix="give a smaller --processes, and run the same command again; who is done costs no "
-        "embedding",
+        "The sync's processes end again and again",
+        why=f"{MAX_RETRIES} times it was given new ones. They are killed where memory is short, "
+        "and cannot begin where the embedder cannot be opened, or in a program of your own "
+        'without if __name__ == "__main__".',
+        fix="see what they print; give a smaller --processes, and run the same command again: who "
+        "is done costs no embedding",
     )
 
 
