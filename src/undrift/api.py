@@ -26,7 +26,7 @@ from undrift.embedders.adapted import EmbeddingModel
 from undrift.errors import ConfigError, OwnerNotFound
 from undrift.events import Listener, ignore
 from undrift.fleet import pages_of
-from undrift.guard import DeleteGuard, DeleteLimit
+from undrift.guard import DeleteLimit
 from undrift.headcount import Headcount
 from undrift.heal import DEFAULT_POLICY, Healer, HealPolicy, InterruptibleEmbedder, is_testing
 from undrift.mapping import Mapping as SourceMapping
@@ -213,10 +213,6 @@ class Undrift:
             UnknownStateError: it cannot be reached.
         """
         return self._connections.headcount()
-
-    def delete_guard(self, limit: DeleteLimit | None = None) -> DeleteGuard:
-        """What decides on the deletes of a sync of everybody, with nothing counted yet."""
-        return DeleteGuard.of(limit, self._connections.store.capabilities)
 
     def check(self, owner: Owner, profile: Profile | None = None) -> SyncStatus:
         """Compare both sides of one owner, exactly; writes nothing.

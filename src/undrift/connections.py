@@ -79,6 +79,7 @@ class Setup:
     Attributes:
         state: where it lies what is remembered of the writes; empty where nothing is.
         notices: what one should know of it, such as that the embedder is not semantic.
+        is_adopted: whether another program wrote what the store holds.
     """
 
     source: str
@@ -86,6 +87,7 @@ class Setup:
     model: str
     state: str = ""
     notices: tuple[str, ...] = ()
+    is_adopted: bool = False
 
 
 class Connections:
@@ -194,6 +196,7 @@ class Connections:
             model=self.embedder.model,
             state=self.states.describe(),
             notices=(notice,) if notice else (),
+            is_adopted=self.store.capabilities.adoption is not None,
         )
 
     def given(self, owner_id: str, profile: Profile) -> OwnerContent:

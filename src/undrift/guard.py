@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
 from undrift.errors import ConfigError, SafetyStop
-from undrift.ports import Capabilities
 from undrift.state import DeleteUsage, State
 
 HARMLESS_DELETES = 20
@@ -71,12 +70,12 @@ class DeleteGuard:
     source_owners: int = 0
 
     @classmethod
-    def of(cls, limit: DeleteLimit | None, capabilities: Capabilities) -> DeleteGuard:
-        """The guard of a store with *capabilities*.
+    def of(cls, limit: DeleteLimit | None, *, is_adopted: bool) -> DeleteGuard:
+        """The guard of a store, which another program filled or not.
 
         Of what another program wrote nothing is harmless: its fields may be named wrongly.
         """
-        return cls(limit, 0 if capabilities.adoption is not None else HARMLESS_DELETES)
+        return cls(limit, 0 if is_adopted else HARMLESS_DELETES)
 
     def saw(self, store_counts: Mapping[str, int], *, in_source: bool) -> None:
         """Count an owner's records and whether the source has the owner."""

@@ -86,7 +86,8 @@ class Synchronizer:
             max_embeddings=options.max_embeddings,
             before_batch=self._order.working,
         )
-        self._guard = DeleteGuard.of(options.max_delete, sides.store.capabilities)
+        is_adopted = sides.store.capabilities.adoption is not None
+        self._guard = DeleteGuard.of(options.max_delete, is_adopted=is_adopted)
 
     def sync_owners(self, owners: Iterable[str]) -> Iterator[SyncReport]:
         """Sync *owners*, each in both directions at once unless a delete limit is set.

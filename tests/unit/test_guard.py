@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from undrift.adoption import Adoption, Field, StoreFields
 from undrift.errors import ConfigError, SafetyStop
 from undrift.guard import HARMLESS_DELETES, DeleteGuard, DeleteLimit
-from undrift.ports import Capabilities, StoreClass
 
 COUNTS = st.dictionaries(st.sampled_from(["experience", "project", "skill"]), st.integers(0, 200))
 
@@ -205,12 +202,7 @@ def test_what_is_no_limit_is_refused(text: str) -> None:
 
 def test_nothing_of_what_another_program_wrote_is_harmless() -> None:
     """Its fields may be named wrongly."""
-    own = Capabilities(store_class=StoreClass.TRANSACTIONAL, atomic_records=9, why_not={})
-    fields = StoreFields(
-        owner=Field(path=("user",)), kind=Field(value="skill"), entity_id=Field(path=("id",))
-    )
-    adopted = replace(own, adoption=Adoption(fields=fields))
-    guards = [DeleteGuard.of(None, own), DeleteGuard.of(None, adopted)]
+    guards = [DeleteGuard.of(None, is_adopted=is_adopted) for is_adopted in (False, True)]
     for guard in guards:
         guard.saw({"skill": 8}, in_source=True)
         guard.planned.update({"skill": 6})

@@ -141,7 +141,7 @@ def check(
         "undrift sync --user-id 123  # one user",
         "undrift sync --all --dry-run  # what it would do and cost",
         "undrift sync --all --max-delete 10% --max-embeddings 5000",
-        "undrift sync --all --engine ray --embedders 4",
+        "undrift sync --all --processes 3",
         note=EXIT_CODES,
     ),
 )

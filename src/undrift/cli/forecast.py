@@ -148,7 +148,8 @@ def look_ahead(
         ConfigError, UnknownStateError: as the sync itself would.
     """
     limit = None if max_delete is None else DeleteLimit.parse(max_delete)
-    forecast, ends = Forecast(guard=sides.delete_guard(limit)), clock() + seconds
+    guard = DeleteGuard.of(limit, is_adopted=sides.describe().is_adopted)
+    forecast, ends = Forecast(guard=guard), clock() + seconds
     pace = Pace(None, count=sides.headcount)
     progress = open_progress(terminal, pace)
     try:
