@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import os
 import pickle
-import secrets
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -30,15 +28,13 @@ from urllib.parse import urlsplit
 import httpx
 
 from support.closing import Closing
+from support.ports import PORTS, KeptPort, free_port
 
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0
 
 _PROGRAM = "import sys, chromadb_rust_bindings as chroma; chroma.cli(['chroma', *sys.argv[1:]])"
 _COLLECTIONS = "/api/v2/tenants/default_tenant/databases/default_database/collections"
-
-# Below the ports that the system hands out for outgoing connections; see `support.postgres`.
-_PORTS = range(20_000, 32_000)
 
 # Waits until the pipe is closed, then makes sure that nothing is left of the server in folder $1.
 _GUARD = """
@@ -70,6 +66,7 @@ class ChromaServer(Closing):
         self._numbers = count(1)
         self._http = httpx.Client(timeout=60.0)
         self.port = 0
+        self._kept_port = KeptPort()
         try:
             self._start_on_a_free_port()
         except BaseException:
@@ -93,6 +90,7 @@ class ChromaServer(Closing):
         if self._process is not None and self._process.poll() is None:
             return
         options = ["--host", "127.0.0.1", "--port", str(self.port)]
+        self._kept_port.release()
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [*_program(), "run", *options, "--path", self.folder / "data"],
@@ -120,6 +118,7 @@ class ChromaServer(Closing):
         if process is not None:
             process.kill()
             process.wait(STOP_SECONDS)
+            self._kept_port.keep(self.port)
 
     def pause(self) -> None:
         """Let it hang: connections are taken, and nothing is answered."""
@@ -134,6 +133,7 @@ class ChromaServer(Closing):
     def close(self) -> None:
         """Stop it for good and remove its folder. May be called again."""
         self.kill()
+        self._kept_port.release()
         _running.pop(self.port, None)
         self._http.close()
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -188,13 +188,13 @@ class ChromaServer(Closing):
 
     def _start_on_a_free_port(self) -> None:
         for _ in range(5):
-            self.port = _free_port()
+            self.port = free_port()
             try:
                 return self.start()
             except RuntimeError as error:
                 if "in use" not in str(error):
                     raise
-        raise RuntimeError(f"no free port for Chroma in {_PORTS}")
+        raise RuntimeError(f"no free port for Chroma in {PORTS}")
 
 
 def forget_vectors(data: Path, collection_id: str, ids: Sequence[str]) -> None:
@@ -240,14 +240,3 @@ def _program() -> list[str]:
     """`chroma`: the wheel's, or one of another version that the developer names."""
     named = os.environ.get("UNDRIFT_TEST_CHROMA")
     return [named] if named else [sys.executable, "-c", _PROGRAM]
-
-
-def _free_port() -> int:
-    while True:
-        port = secrets.choice(_PORTS)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        return port

@@ -14,10 +14,8 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -27,6 +25,7 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 from support.closing import Closing
+from support.ports import PORTS, free_port
 
 VERSION = "2.3.5"
 START_SECONDS = 120.0
@@ -37,9 +36,6 @@ USER, PASSWORD = "root", "Milvus"
 
 _ENVIRONMENT = Path(__file__).parents[2] / ".venv-milvus"
 _UNPACKED = _ENVIRONMENT / "server" / "bin"
-
-# Below the ports that the system hands out for outgoing connections; see `support.postgres`.
-_PORTS = range(20_000, 32_000)
 
 # What differs from the wheel's own configuration; a variable names a setting without its dots.
 _SETTINGS = {
@@ -187,7 +183,7 @@ class MilvusServer(Closing):
             except RuntimeError as error:
                 if "address already in use" not in str(error):
                     raise
-        raise RuntimeError(f"no free ports for Milvus in {_PORTS}")
+        raise RuntimeError(f"no free ports for Milvus in {PORTS}")
 
     def _configure(self) -> None:
         """Write the wheel's configuration, with folders and free ports in it."""
@@ -225,11 +221,5 @@ def _filled(template: str, values: dict[str, str]) -> str:
 def _free_ports(number: int) -> list[int]:
     ports: set[int] = set()
     while len(ports) < number:
-        port = secrets.choice(_PORTS)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        ports.add(port)
+        ports.add(free_port())
     return sorted(ports)

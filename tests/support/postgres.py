@@ -23,7 +23,6 @@ import pwd
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -39,6 +38,7 @@ import psycopg
 from psycopg import sql
 
 from support.closing import Closing
+from support.ports import PORTS, KeptPort, free_port
 
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0
@@ -50,10 +50,6 @@ start, `kill` is `kill -9` of every process, as when the machine fails."""
 _SUPERUSER = "postgres"
 _VECTOR_TEMPLATE = "template_vector"
 _SIGNALS = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
-
-# Below the ports that Linux and macOS hand out for outgoing connections: a client that retries
-# while the server is down cannot be given the server's own port and connect to itself.
-_PORTS = range(20_000, 32_000)
 
 # Free memory that a server may need: a gigabyte of WAL before it is recycled, and the databases.
 _MEMORY_BYTES = 2 * 2**30
@@ -102,6 +98,7 @@ class PostgresServer(Closing):
         self._numbers = count(1)
         self.password = secrets.token_hex(8)
         self.port = 0
+        self._kept_port = KeptPort()
         self._settings = _settings(durable=durable) | dict(settings or {})
         try:
             self._programs = _installation(self.folder, self._account) / "bin"
@@ -145,6 +142,7 @@ class PostgresServer(Closing):
         """
         if self.is_running:
             return
+        self._kept_port.release()
         deadline = time.monotonic() + START_SECONDS
         log_bytes = self.log_path.stat().st_size
         self._process = self._launch()
@@ -177,6 +175,7 @@ class PostgresServer(Closing):
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait(STOP_SECONDS)
+        self._kept_port.keep(self.port)
 
     def restart(self, mode: StopMode = "fast") -> None:
         """Stop the server and start it again, on the same port."""
@@ -186,6 +185,7 @@ class PostgresServer(Closing):
     def close(self) -> None:
         """Stop the server for good and remove its folder. May be called again."""
         self.stop()
+        self._kept_port.release()
         shutil.rmtree(self.folder, ignore_errors=True)
         if self._guard.stdin is not None:
             self._guard.stdin.close()
@@ -290,13 +290,13 @@ class PostgresServer(Closing):
     def _start_on_a_free_port(self) -> None:
         """Start for the first time, on another port where this one was taken in the meantime."""
         for _ in range(5):
-            self.port = _free_port()
+            self.port = free_port()
             try:
                 return self.start()
             except RuntimeError:
                 if "Address already in use" not in self._log_tail():
                     raise
-        raise RuntimeError(f"no free port for PostgreSQL in {_PORTS}")
+        raise RuntimeError(f"no free port for PostgreSQL in {PORTS}")
 
     def _copy_database(self, template: str, name: str) -> None:
         # Copies files; the default strategy logs 8 MB a database, and is slower in memory.
@@ -413,17 +413,6 @@ def _start_guard(folder: Path) -> subprocess.Popen[bytes]:
     # A forked child (multiprocessing) must not hold the pipe open when this process is killed.
     os.register_at_fork(after_in_child=guard.stdin.close)
     return guard
-
-
-def _free_port() -> int:
-    while True:
-        port = secrets.choice(_PORTS)  # not `random`: its seed is the tests', and workers share it
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        return port
 
 
 def _kill_all(postmaster_pid: int) -> None:

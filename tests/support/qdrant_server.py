@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,13 +21,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from support.closing import Closing
+from support.ports import KeptPort, free_port, is_free
 from support.qdrant_engine import MEMORY
 
 TESTS = Path(__file__).resolve().parents[1]
 
-# Below the ports that the system hands out for outgoing connections: a client that retries while
-# the server is down cannot be given the server's own port and connect to itself.
-_PORTS = range(20_000, 32_000)
 _ATTEMPTS = 50
 
 
@@ -63,6 +59,7 @@ class QdrantServer(Closing):
         self.folder = Path(tempfile.mkdtemp(prefix="undrift-qdrant-", dir=parent))
         self.key = key
         self.port = 0
+        self._kept_port = KeptPort()
         self._process: subprocess.Popen[str] | None = None
         self._options: dict[str, str | bool] = {
             "durable": durable,
@@ -101,6 +98,7 @@ class QdrantServer(Closing):
         with suppress(ProcessLookupError):
             os.kill(self._process.pid, signal.SIGKILL)
         self._release()
+        self._kept_port.keep(self.port)
 
     def restart(self, **options: str | bool) -> None:
         """Go on with other options, which the constructor describes."""
@@ -114,17 +112,19 @@ class QdrantServer(Closing):
             assert self._process.stdin is not None
             self._process.stdin.close()
             self._release()
+        self._kept_port.release()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _start_on_a_free_port(self) -> None:
         for _ in range(_ATTEMPTS):
-            self.port = random.choice(_PORTS)
-            if _is_free(self.port) and self._launch():
+            self.port = free_port()
+            if self._launch():
                 return
         raise RuntimeError("no free port for a Qdrant server")
 
     def _launch(self) -> bool:
         """Start the process and wait until it answers; False if the port is taken."""
+        self._kept_port.release()
         self._process = subprocess.Popen(
             [
                 sys.executable,
@@ -144,7 +144,7 @@ class QdrantServer(Closing):
         if self._process.stdout.readline().strip() == "ready":
             return True
         self._release()
-        if _is_free(self.port):
+        if is_free(self.port):
             raise RuntimeError("the Qdrant server did not start; its traceback is above")
         return False
 
@@ -155,13 +155,3 @@ class QdrantServer(Closing):
             assert pipe is not None
             pipe.close()
         self._process = None
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True

@@ -10,7 +10,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,14 +19,13 @@ from pathlib import Path
 import psutil
 
 from support.closing import Closing
+from support.ports import free_port
 
 START_SECONDS = 120.0
 STOP_SECONDS = 30.0
 
 TESTS = Path(__file__).resolve().parents[1]
 
-# Below the ports that Linux and macOS hand out for outgoing connections.
-_PORTS = range(20_000, 32_000)
 _IS_UP = b"block forever"
 _STORE_BYTES = 80_000_000
 
@@ -71,7 +69,7 @@ class RayNodes(Closing):
     def be_two(self) -> None:
         """Start the nodes that do not run."""
         if self._head is None:
-            self._port = _free_port()
+            self._port = free_port()
             self._head = self._start("--head", f"--port={self._port}", "--include-dashboard=false")
         if self._other is None:
             self._other = self._start(f"--address={self.address}")
@@ -182,14 +180,3 @@ def _kill(node: subprocess.Popen[bytes]) -> None:
             continue
     node.wait(STOP_SECONDS)
     psutil.wait_procs(family, STOP_SECONDS)
-
-
-def _free_port() -> int:
-    while True:
-        port = _PORTS[secrets.randbelow(len(_PORTS))]
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port

@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -24,12 +22,11 @@ from pathlib import Path
 from redis import Redis, exceptions
 
 from support.closing import Closing
+from support.ports import PORTS, KeptPort, free_port
 
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0
 
-# Below the ports that Linux and macOS hand out for outgoing connections.
-_PORTS = range(20_000, 32_000)
 _MEMORY_BYTES = 2**30
 
 # Waits until the pipe is closed, then makes sure that nothing is left of the server in folder $1.
@@ -73,6 +70,7 @@ class RedisServer(Closing):
             "appendfsync": "always" if durable else "everysec",
         } | dict(settings or {})
         self.port = 0
+        self._kept_port = KeptPort()
         try:
             self._start_on_a_free_port()
         except BaseException:
@@ -128,6 +126,7 @@ class RedisServer(Closing):
         command += ["--port", str(self.port)]
         if self._with_module:
             command += ["--loadmodule", str(module_path())]
+        self._kept_port.release()
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 command,
@@ -180,6 +179,7 @@ class RedisServer(Closing):
     def close(self) -> None:
         """Stop the server for good and remove its folder. May be called again."""
         self.kill()
+        self._kept_port.release()
         shutil.rmtree(self.folder, ignore_errors=True)
         if self._guard.stdin is not None:
             self._guard.stdin.close()
@@ -195,16 +195,17 @@ class RedisServer(Closing):
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait(STOP_SECONDS)
+        self._kept_port.keep(self.port)
 
     def _start_on_a_free_port(self) -> None:
         for _ in range(5):
-            self.port = _free_port()
+            self.port = free_port()
             try:
                 return self.start()
             except RuntimeError:
                 if "Address already in use" not in self._log_tail():
                     raise
-        raise RuntimeError(f"no free port for Valkey in {_PORTS}")
+        raise RuntimeError(f"no free port for Valkey in {PORTS}")
 
     def _log_tail(self) -> str:
         log = (self.folder / "log").read_text(errors="replace")
@@ -252,14 +253,3 @@ def _start_guard(folder: Path) -> subprocess.Popen[bytes]:
     # A forked child (multiprocessing) must not hold the pipe open when this process is killed.
     os.register_at_fork(after_in_child=guard.stdin.close)
     return guard
-
-
-def _free_port() -> int:
-    while True:
-        port = secrets.choice(_PORTS)  # not `random`: its seed is the tests', and workers share it
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        return port
