@@ -146,14 +146,16 @@ class ChangeFeed(Protocol):
         """As `Triggers.status`."""
 
     def drain(self, limit: int, mark: MarkOwners, mark_everyone: MarkEveryone) -> int:
-        """Take at most *limit* marks, oldest first.
+        """Take *limit* marks, oldest first; a mark counts once for each owner that it names.
 
         Args:
+            limit: go on until so many are taken or none is left. What one statement left in one
+                piece, some forty owners at most, is taken in one piece.
             mark: must have made the owners known for good when it returns.
             mark_everyone: likewise for everybody; called before *mark*.
 
         Returns:
-            How many marks were taken. Less than *limit* means that no more were free.
+            How many marks were taken. Fewer than *limit* means that no more were free.
 
         Raises:
             ConfigError: nothing is installed, or the role may not take marks.

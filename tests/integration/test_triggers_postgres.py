@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import psycopg
 import pytest
@@ -133,6 +133,22 @@ def test_spelling_counts_whatever_the_collation(database: SourceDatabase) -> Non
         capture.install()
         assert capture.run("UPDATE notes SET text = '{\"a\":1}' WHERE id = 'a'") == ["ann"]
         assert capture.run("UPDATE notes SET text = text") == []
+
+
+@pytest.mark.parametrize("key", ["bit(8)", "tsvector", "numeric"])
+def test_rows_are_found_again_by_a_key_that_cannot_be_hashed(
+    database: SourceDatabase, key: str
+) -> None:
+    """Sorted then, although the functions ask for a hash; numeric can be, and is the control."""
+    database.execute(
+        f"CREATE TABLE notes (uid text, id {key} PRIMARY KEY, text text, colour text)",
+        f"INSERT INTO notes VALUES ('ann', '10000000'::{key}, 'x'), ('bob', '10000001', 'y')",
+    )
+    with of_tables(database) as capture:
+        capture.install()
+        assert capture.run("UPDATE notes SET colour = 'red'") == []
+        assert capture.run("UPDATE notes SET text = 'z' WHERE uid = 'bob'") == ["bob"]
+        assert capture.run("UPDATE notes SET id = '10000011' WHERE uid = 'bob'") == ["bob"]
 
 
 def test_key_that_may_be_violated_for_a_while_is_not_relied_upon(
@@ -349,6 +365,113 @@ def test_missing_and_disabled_triggers_are_noticed_and_mended(notes: Capture) ->
     assert notes.triggers.status().problems == ("public.notes: triggers for insert are disabled",)
     notes.database.execute("DROP TABLE undrift.change")
     assert "the table undrift.change is missing" in notes.triggers.status().problems
+
+
+# --- many owners, few marks ---------------------------------------------------------------------
+
+
+def test_bulk_statement_marks_each_owner_once_forty_in_a_row(notes: Capture) -> None:
+    """Whoever takes marks is told of whole rows of the table, and of every owner."""
+    notes.database.execute(
+        "INSERT INTO notes SELECT 'u' || n % 250, n, 'x' FROM generate_series(1000, 1999) AS n"
+    )
+    owners = {f"u{number}" for number in range(250)}
+    with psycopg.connect(notes.database.url) as server:
+        rows = server.execute("SELECT owner_ids FROM undrift.change ORDER BY id").fetchall()
+    assert sorted(len(named) for (named,) in rows) == [10, 40, 40, 40, 40, 40, 40]
+    assert {owner for (named,) in rows for owner in named} == owners
+    assert notes.feed.pending().marks == 250
+    seen: list[str] = []
+    after = None
+    while True:
+        page = notes.feed.peek(40, after)
+        seen += page.owners
+        after = page.next_after
+        if after is None:
+            break
+    assert seen == sorted(owners)
+    taken: list[str] = []
+    sizes = [notes.feed.drain(101, taken.extend, lambda: None) for _ in range(3)]
+    assert sum(sizes) == 250
+    assert sizes[0] in (90 + 40, 120)  # until 101 are reached, and to the end of that row
+    assert set(taken) == owners
+
+
+def test_a_drain_leaves_to_others_what_it_does_not_take(notes: Capture) -> None:
+    """Of many full marks it locks as many as it hands over."""
+    notes.database.execute(
+        "INSERT INTO notes SELECT 'u' || n, n, 'x' FROM generate_series(1000, 1399) AS n"
+    )
+    taken: list[str] = []
+    others: list[int] = []
+
+    def first(owners: Sequence[str]) -> None:
+        taken.extend(owners)
+        others.extend(notes.feed.drain(80, taken.extend, lambda: None) for _ in range(5))
+
+    assert notes.feed.drain(80, first, lambda: None) == 80
+    assert others == [80, 80, 80, 80, 0]
+    assert len(set(taken)) == len(taken) == 400
+
+
+def test_single_and_bulk_marks_are_drained_together_in_their_order(notes: Capture) -> None:
+    """The steps in which a drain goes fit neither."""
+    for number in range(30):
+        notes.database.execute(
+            f"INSERT INTO notes VALUES ('one{number}', {5000 + number}, 'x')",
+            f"INSERT INTO notes SELECT 'u{number}.' || n, {6000 + 50 * number} + n, 'x' "
+            "FROM generate_series(1, 45) AS n",
+        )
+    notes.database.execute("INSERT INTO undrift.change (owner_ids) VALUES ('{}')")
+    assert notes.feed.pending().marks == 30 * 46 + 1
+    seen: list[str] = []
+    sizes = []
+    while size := notes.feed.drain(100, seen.extend, lambda: None):
+        sizes.append(size)
+    assert sum(sizes) == 30 * 46 + 1
+    assert max(sizes) < 100 + 40
+    assert all(size >= 100 for size in sizes[:-1])
+    assert len(set(seen)) == len(seen) == 30 * 46
+    singles = [owner for owner in seen if owner.startswith("one")]
+    assert sorted(singles, key=lambda owner: int(owner[3:])) == [f"one{n}" for n in range(30)]
+    assert notes.feed.pending().marks == 0
+
+
+def test_marks_of_an_earlier_undrift_are_told_and_brought_up_to_date(notes: Capture) -> None:
+    """Its table has one owner a row; nothing that is marked in it is lost."""
+    notes.database.execute(
+        "ALTER TABLE undrift.change DROP COLUMN owner_ids",
+        "CREATE FUNCTION undrift.old_mark() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+        "INSERT INTO undrift.change (owner_id) SELECT DISTINCT uid FROM undrift_new; "
+        "RETURN NULL; END $$",
+        "DROP TRIGGER undrift_update ON notes",
+        "CREATE TRIGGER undrift_update AFTER UPDATE ON notes REFERENCING NEW TABLE AS undrift_new "
+        "FOR EACH STATEMENT EXECUTE FUNCTION undrift.old_mark()",
+        "UPDATE notes SET text = 'y' WHERE id = 2",
+    )
+    status = notes.triggers.status()
+    assert "the table undrift.change is of an earlier undrift" in status.problems
+    assert status.marks == 1
+    for look in (lambda: notes.feed.drain(9, print, print), lambda: notes.feed.peek(9)):
+        with pytest.raises(ConfigError) as caught:
+            look()
+        assert "none is lost" in caught.value.why
+        assert "undrift triggers install" in caught.value.fix
+    with psycopg.connect(notes.database.url) as control:  # what does not add the column
+        for statement in notes.triggers.ddl():
+            if "ADD COLUMN" not in statement:
+                control.execute(statement.encode())
+        with pytest.raises(psycopg.errors.UndefinedColumn):
+            control.execute("UPDATE notes SET text = 'harm' WHERE id = 1")
+        control.rollback()
+    with psycopg.connect(notes.database.url) as elsewhere:  # a DBA's, taken back
+        for statement in notes.triggers.ddl():
+            elsewhere.execute(statement.encode())
+        elsewhere.execute("UPDATE notes SET text = 'fine' WHERE id = 1")
+        elsewhere.rollback()
+    assert notes.triggers.install().is_fine
+    assert notes.marked() == [EVERYBODY, "bob"]
+    assert notes.run("UPDATE notes SET text = 'z' WHERE id = 1") == ["ann"]
 
 
 def test_what_replicas_write_is_told_to_be_unseen(notes: Capture) -> None:

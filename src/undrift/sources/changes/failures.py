@@ -42,6 +42,15 @@ def not_installed(location: str) -> ConfigError:
     )
 
 
+def outdated(location: str) -> ConfigError:
+    """The table of marks lacks what this undrift reads."""
+    return ConfigError(
+        "Change capture is of an earlier undrift",
+        why=f"{location} has its table of marks; no mark was taken, and none is lost.",
+        fix="run `undrift triggers install`, which brings it up to date, and start watches again",
+    )
+
+
 def _mapped(
     exc: sa.exc.DBAPIError, location: str, table: str, rights: str, lock_seconds: float | None
 ) -> UndriftError | None:

@@ -17,6 +17,9 @@ SELECT pg_is_in_recovery() AS is_standby, current_user AS role,
        to_regnamespace(:schema) IS NOT NULL AS has_schema,
        EXISTS (SELECT FROM pg_class WHERE relname = 'change'
                AND relnamespace = to_regnamespace(:schema)) AS has_changes,
+       EXISTS (SELECT FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid
+               WHERE c.relname = 'change' AND c.relnamespace = to_regnamespace(:schema)
+               AND a.attname = 'owner_ids' AND NOT a.attisdropped) AS has_owner_ids,
        obj_description(CAST(to_regnamespace(:schema) AS oid), 'pg_namespace') AS comment""")
 
 # Partitions of partitions too, and tables that inherit: what is written to them directly fires no
@@ -37,7 +40,10 @@ WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f')
 ORDER BY is_mapped DESC, n.nspname, c.relname""")
 
 _KEY = sa.text("""
-SELECT a.attname AS name, t.typnamespace = CAST('pg_catalog' AS regnamespace) AS is_built_in
+SELECT a.attname AS name,
+       t.typnamespace = CAST('pg_catalog' AS regnamespace) AND EXISTS (
+           SELECT FROM pg_opclass AS o JOIN pg_am AS m ON m.oid = o.opcmethod
+           WHERE m.amname = 'hash' AND o.opcdefault AND o.opcintype = t.oid) AS is_hashed
 FROM pg_index AS i
 CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k(attnum, position)
 JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
@@ -63,12 +69,18 @@ _KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table"}
 
 
 class Server(NamedTuple):
-    """The server, and undrift's schema in it."""
+    """The server, and undrift's schema in it.
+
+    Attributes:
+        has_changes: the table of marks is there, of whatever undrift.
+        has_owner_ids: it is as this undrift makes it.
+    """
 
     is_standby: bool
     role: str
     has_schema: bool
     has_changes: bool
+    has_owner_ids: bool
     comment: str | None
 
 

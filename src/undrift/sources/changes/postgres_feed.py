@@ -16,9 +16,9 @@ from sqlalchemy.engine import Connection, Engine
 from undrift.changes import ChangeStatus, MarkEveryone, MarkOwners, Peeked
 from undrift.errors import UndriftError
 from undrift.forks import after_fork, leave_to_parent
-from undrift.sources.changes.failures import mapped_change_failures, not_installed
+from undrift.sources.changes.failures import mapped_change_failures, not_installed, outdated
 from undrift.sources.changes.postgres_catalog import read_catalogue
-from undrift.sources.changes.postgres_sql import CHANNEL
+from undrift.sources.changes.postgres_sql import CHANNEL, OWNERS_A_MARK
 from undrift.sources.changes.postgres_triggers import LOOK_RIGHTS, PostgresTriggers
 from undrift.sources.changes.taken import hand_over, peeked
 from undrift.sources.changes.tracked import TrackedTable
@@ -29,13 +29,15 @@ _log = logging.getLogger(__name__)
 
 # Whoever locks a mark removes it; another worker takes the next ones instead of waiting.
 _TAKE = sa.text("""
-SELECT id, owner_id FROM undrift.change ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED""")
+SELECT id, coalesce(owner_ids, ARRAY[owner_id]) AS owners FROM undrift.change
+WHERE id > :behind ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED""")
 # The mark for everybody comes first, whatever the page. One owner more than asked for says that
 # there are more.
 _PEEK = sa.text("""
-SELECT owner_id FROM undrift.change
-WHERE owner_id IS NULL OR CAST(:after AS text) IS NULL OR owner_id > CAST(:after AS text)
-GROUP BY owner_id ORDER BY owner_id NULLS FIRST LIMIT :limit""")
+SELECT m.owner FROM undrift.change
+CROSS JOIN LATERAL unnest(coalesce(owner_ids, ARRAY[owner_id])) AS m(owner)
+WHERE m.owner IS NULL OR CAST(:after AS text) IS NULL OR m.owner > CAST(:after AS text)
+GROUP BY m.owner ORDER BY m.owner NULLS FIRST LIMIT :limit""")
 _REMOVE = sa.text("DELETE FROM undrift.change WHERE id = ANY(CAST(:ids AS bigint[]))")
 _RIGHTS = (
     'let the role that installed them run: GRANT USAGE ON SCHEMA "undrift" and GRANT SELECT, '
@@ -64,16 +66,16 @@ class PostgresFeed:
         return status
 
     def drain(self, limit: int, mark: MarkOwners, mark_everyone: MarkEveryone) -> int:
-        """Take at most *limit* marks, oldest first, and remove them when they are handed over."""
+        """Take *limit* marks, oldest first, and remove them when they are handed over."""
         with (
             mapped_change_failures(self._database.location, rights=_RIGHTS),
             self._opened().begin() as connection,
         ):
-            marks = self._marks(connection, _TAKE, limit=limit)
+            marks = self._taken(connection, limit)
             if marks:
-                hand_over((row.owner_id for row in marks), mark, mark_everyone)
+                hand_over((owner for row in marks for owner in row.owners), mark, mark_everyone)
                 connection.execute(_REMOVE, {"ids": [row.id for row in marks]})
-            return len(marks)
+            return _count(marks)
 
     def peek(self, limit: int, after: str | None = None) -> Peeked:
         """Whom the marks name that nobody has taken; takes, locks and writes nothing."""
@@ -82,7 +84,7 @@ class PostgresFeed:
             mapped_change_failures(self._database.location, rights=LOOK_RIGHTS),
         ):
             marks = self._marks(connection, _PEEK, limit=limit + 2, after=after)
-        return peeked((row.owner_id for row in marks), limit, after)
+        return peeked((row.owner for row in marks), limit, after)
 
     def wait(self, seconds: float) -> None:
         """Return when there may be marks again, at the latest after so long."""
@@ -116,6 +118,20 @@ class PostgresFeed:
         if engine is not None:
             engine.dispose()
 
+    def _taken(self, connection: Connection, limit: int) -> list[sa.Row[Any]]:
+        """Lock marks until they name *limit* owners, and no more: others want the rest."""
+        marks: list[sa.Row[Any]] = []
+        count, rows = 0, -(-limit // OWNERS_A_MARK)
+        while count < limit:
+            behind = marks[-1].id if marks else 0
+            found = self._marks(connection, _TAKE, behind=behind, limit=rows)
+            marks += found
+            if len(found) < rows:
+                break
+            count = _count(marks)
+            rows = max(1, (limit - count) * len(marks) // count)
+        return marks
+
     def _marks(
         self, connection: Connection, statement: sa.TextClause, **parameters: object
     ) -> Sequence[sa.Row[Any]]:
@@ -124,6 +140,8 @@ class PostgresFeed:
         except sa.exc.ProgrammingError as exc:
             if getattr(exc.orig, "sqlstate", None) in ("42P01", "3F000"):
                 raise not_installed(self._database.location) from without_details(exc)
+            if getattr(exc.orig, "sqlstate", None) == "42703":
+                raise outdated(self._database.location) from without_details(exc)
             raise
 
     def _listen(self, seconds: float) -> bool:
@@ -163,3 +181,8 @@ class PostgresFeed:
             if self._engine is None:
                 self._engine = postgres_engine(self._database.url, may_write=True)
             return self._engine
+
+
+def _count(marks: Sequence[sa.Row[Any]]) -> int:
+    """The owners that *marks* name; a mark of nobody, made by hand, is one all the same."""
+    return sum(max(1, len(row.owners)) for row in marks)

@@ -1,8 +1,8 @@
 """The statements of change capture on PostgreSQL.
 
 Triggers are of statement level with transition tables: a bulk write costs one insert of its
-distinct owners. Their functions belong to whoever installed them and run with that role's rights,
-so that the application's role needs none on undrift's schema.
+distinct owners, many in a row. Their functions belong to whoever installed them and run with
+that role's rights, so that the application's role needs none on undrift's schema.
 """
 
 from __future__ import annotations
@@ -19,12 +19,15 @@ FUNCTION_PREFIX = "mark_"
 SCHEMA_COMMENT = "Made by undrift triggers install, which removes it again when it is empty"
 
 # id: the order in which marks are taken; never a cursor, since a smaller one may commit later.
-# owner_id: NULL means everybody. Marks come and go, and the default waits for a fifth of the table.
+# owner_id: whom one statement touched; owner_ids: if they are several, at most OWNERS_A_MARK of
+# them. Both NULL: everybody. Marks come and go, and the default waits for a fifth of the table.
 CREATE_CHANGES = f"""CREATE TABLE IF NOT EXISTS {CHANGES} (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     owner_id text COLLATE "C",
-    at timestamptz NOT NULL DEFAULT clock_timestamp()
+    at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    owner_ids text[] COLLATE "C"
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000)"""
+ADD_OWNER_IDS = f'ALTER TABLE {CHANGES} ADD COLUMN IF NOT EXISTS owner_ids text[] COLLATE "C"'
 CREATE_SCHEMA = f'CREATE SCHEMA "{SCHEMA}"'
 COMMENT_SCHEMA = f"COMMENT ON SCHEMA \"{SCHEMA}\" IS '{SCHEMA_COMMENT}'"
 MARK_EVERYBODY = "INSERT INTO undrift.change (owner_id) VALUES (NULL)"
@@ -42,7 +45,14 @@ SETTINGS = (
     ("bytea_output", "hex"),
     # A bulk update is joined with itself, documents included; with the default of 4 MB on disk.
     ("work_mem", "64MB"),
+    # Hashed by key, as every column of it can be: the planner would sort both sides, documents and
+    # all.
+    ("enable_mergejoin", "off"),
 )
+
+# A row each, with its index entry, would cost a bulk writer more than all the rest of the trigger;
+# and of more UUIDs the row would be stored out of line.
+OWNERS_A_MARK = 40
 
 EVENTS = ("insert", "update", "delete", "truncate")
 _TRANSITIONS = {
@@ -52,17 +62,18 @@ _TRANSITIONS = {
     "truncate": "",
 }
 _NAME_BYTES = 38
+_INDENT = " " * 16
 
 
 class KeyColumn(NamedTuple):
     """A column of the primary key.
 
     Attributes:
-        is_built_in: its type's equality is found whatever the search_path.
+        is_hashed: its type's equality is found whatever the search_path, and can be hashed.
     """
 
     name: str
-    is_built_in: bool
+    is_hashed: bool
 
 
 class Watch(NamedTuple):
@@ -158,7 +169,7 @@ def _body(watch: Watch, event: str) -> str:
         probed = "undrift_old"
     else:
         probed = "undrift_new" if event == "insert" else "undrift_old"
-        changed = f"FROM {probed} AS r\n    CROSS JOIN LATERAL {_owners(watch)}"
+        changed = f"FROM {probed} AS r\n{_INDENT}CROSS JOIN LATERAL {_owners(watch)}"
     return f"""
 BEGIN
     BEGIN
@@ -168,13 +179,17 @@ BEGIN
         {MARK_EVERYBODY};
         RETURN NULL;
     END;
-    INSERT INTO {CHANGES} (owner_id)
-    SELECT DISTINCT m.owner
-    {changed}
-    WHERE m.owner IS NOT NULL;{_notify(watch)}
+    INSERT INTO {CHANGES} (owner_id, owner_ids)
+    SELECT CASE WHEN count(*) = 1 THEN min(owner) END,
+           CASE WHEN count(*) > 1 THEN array_agg(owner) END
+    FROM (SELECT owner, (row_number() OVER () - 1) / {OWNERS_A_MARK} AS mark
+          FROM (SELECT DISTINCT m.owner
+                {changed}
+                WHERE m.owner IS NOT NULL) AS touched) AS numbered
+    GROUP BY mark;{_notify(watch)}
     RETURN NULL;
 END
-"""
+"""  # noqa: S608
 
 
 def _notify(watch: Watch) -> str:
@@ -218,7 +233,7 @@ def _changed_by_key(watch: Watch) -> str:
     """
     joined = " AND ".join(
         f"o.{quoted(c.name)} = n.{quoted(c.name)}"
-        if c.is_built_in
+        if c.is_hashed
         else f'o.{quoted(c.name)}::text COLLATE "C" = n.{quoted(c.name)}::text COLLATE "C"'
         for c in watch.key
     )
@@ -226,10 +241,10 @@ def _changed_by_key(watch: Watch) -> str:
     # OFFSET keeps the comparison, which may unpack two documents, from being done for each owner.
     is_equal = f"record_image_eq({_row(watch, 'o')}, {_row(watch, 'n')})"
     return f"""FROM (SELECT ARRAY[{owners}] AS owners
-          FROM undrift_old AS o FULL JOIN undrift_new AS n ON {joined}
-          WHERE {is_equal} IS NOT TRUE
-          OFFSET 0) AS c
-    CROSS JOIN LATERAL unnest(c.owners) AS m(owner)"""  # noqa: S608
+{_INDENT}      FROM undrift_old AS o FULL JOIN undrift_new AS n ON {joined}
+{_INDENT}      WHERE {is_equal} IS NOT TRUE
+{_INDENT}      OFFSET 0) AS c
+{_INDENT}CROSS JOIN LATERAL unnest(c.owners) AS m(owner)"""  # noqa: S608
 
 
 def _changed_by_content(watch: Watch) -> str:
@@ -243,6 +258,6 @@ def _changed_by_content(watch: Watch) -> str:
     old, new = side("undrift_old"), side("undrift_new")
     return (
         f"FROM (({old} EXCEPT ALL {new})\n"
-        f"          UNION ALL ({new} EXCEPT ALL {old})) AS c\n"
-        "    CROSS JOIN LATERAL unnest(c.owners) AS m(owner)"
+        f"{_INDENT}      UNION ALL ({new} EXCEPT ALL {old})) AS c\n"
+        f"{_INDENT}CROSS JOIN LATERAL unnest(c.owners) AS m(owner)"
     )

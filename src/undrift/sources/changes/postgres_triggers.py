@@ -52,9 +52,11 @@ LOOK_RIGHTS = (
     'let the role that installed them run: GRANT USAGE ON SCHEMA "undrift" and GRANT SELECT ON '
     '"undrift"."change" to this role'
 )
-_MARKS = sa.text("""
-SELECT count(*) AS marks, extract(epoch FROM clock_timestamp() - min(at)) AS oldest_seconds
-FROM undrift.change""")
+_MARKS = """
+SELECT coalesce(sum({size}), 0) AS marks,
+       extract(epoch FROM clock_timestamp() - min(at)) AS oldest_seconds
+FROM undrift.change"""
+_SIZE = "greatest(1, cardinality(owner_ids))"
 _IS_EMPTY = sa.text("""
 SELECT NOT EXISTS (
     SELECT FROM pg_depend WHERE refclassid = CAST('pg_namespace' AS regclass)
@@ -113,12 +115,15 @@ class PostgresTriggers:
             marks, oldest_seconds = 0, None
             if look.catalogue.server.has_changes:
                 with mapped_change_failures(self._database.location, rights=LOOK_RIGHTS):
-                    row = connection.execute(_MARKS).one()
-                marks = row.marks
+                    size = _SIZE if look.catalogue.server.has_owner_ids else "1"
+                    row = connection.execute(sa.text(_MARKS.format(size=size))).one()
+                marks = int(row.marks)
                 oldest_seconds = None if row.marks == 0 else max(0.0, float(row.oldest_seconds))
         problems = [problem for plan in look.plans for problem in _problems(plan, look.catalogue)]
         if look.is_installed and not look.catalogue.server.has_changes:
             problems.append(f"the table {sql.SCHEMA}.change is missing")
+        elif look.is_installed and not look.catalogue.server.has_owner_ids:
+            problems.append(f"the table {sql.SCHEMA}.change is of an earlier undrift")
         if look.is_installed and look.left_over:
             problems.append(f"left over: {', '.join(look.left_over)}")
         unseen = [
@@ -142,11 +147,13 @@ class PostgresTriggers:
         )
 
     def ddl(self, *, notify: bool = False) -> Sequence[str]:
-        """What `install` runs where nothing is installed, and the rights to drain."""
+        """What `install` runs where nothing is installed or all is old, and the rights to drain."""
         with self._database.snapshot() as connection:
             look = self._look(connection, notify=notify)
         self._require_plans(look)
         statements = [f"CREATE SCHEMA IF NOT EXISTS {sql.quoted(sql.SCHEMA)}", sql.CREATE_CHANGES]
+        if look.catalogue.server.has_changes and not look.catalogue.server.has_owner_ids:
+            statements.append(sql.ADD_OWNER_IDS)
         for plan in look.plans:
             statements += _statements(plan)
         # Whatever was written until now was seen by nobody.
@@ -174,6 +181,8 @@ class PostgresTriggers:
                 # IF NOT EXISTS would ask for the right to create one even where it is there.
                 _run(connection, [sql.CREATE_SCHEMA, sql.COMMENT_SCHEMA])
             _run(connection, [sql.CREATE_CHANGES])
+            if look.catalogue.server.has_changes and not look.catalogue.server.has_owner_ids:
+                _run(connection, [sql.ADD_OWNER_IDS])
         amiss = [plan for plan in look.plans if _problems(plan, look.catalogue)]
         for plan in amiss:
             with self._changing(
@@ -315,7 +324,7 @@ def _problems(plan: _Plan, catalogue: Catalogue) -> list[str]:
     if outdated:
         problems.append(
             f"{plan.relations[0].title}: the functions for {', '.join(outdated)} are outdated, as "
-            "the mapping or the table has changed since"
+            "the mapping, the table or undrift has changed since"
         )
     return problems
 
