@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from threading import Lock
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import UnexpectedResponse
 
 from undrift.errors import ConfigError
-from undrift.forks import after_fork, leave_to_parent
+from undrift.pooling import Pool
 from undrift.ports import Vectors
 from undrift.stores._qdrant_address import Address
 from undrift.stores._qdrant_conditions import (
@@ -67,9 +66,8 @@ class HttpPoints:
     def __init__(self, address: Address) -> None:
         self._address = address
         self._collection = address.collection
-        self._client: QdrantClient | None = None
-        self._connecting = Lock()
-        after_fork(self, HttpPoints._begin_afresh)
+        self._clients = Pool(self._connect, QdrantClient.close, lambda _: True)
+        self._is_new_enough = False
 
     @property
     def location(self) -> str:
@@ -81,8 +79,8 @@ class HttpPoints:
     def find(self) -> FoundCollection | None:
         """The collection as it is; None if the server says that there is none."""
         try:
-            with self._errors("read"):
-                info = self._connected().get_collection(self._collection)
+            with self._asking("read") as client:
+                info = client.get_collection(self._collection)
         except NotThere:
             return None
         vectors = info.config.params.vectors or {}
@@ -101,8 +99,8 @@ class HttpPoints:
 
     def is_empty(self) -> bool:
         """Whether there is no point at all."""
-        with self._errors("read"):
-            return self._connected().count(self._collection, exact=True).count == 0
+        with self._asking("read") as client:
+            return client.count(self._collection, exact=True).count == 0
 
     def ddl(self, dimension: int) -> Sequence[str]:
         """What `create` does, as calls of Qdrant's API."""
@@ -111,8 +109,7 @@ class HttpPoints:
     def create(self, dimension: int) -> None:
         """Create the collection and its indexes, whoever else is doing it."""
         vectors = models.VectorParams(size=dimension, distance=models.Distance.COSINE)
-        with self._errors("create"):
-            client = self._connected()
+        with self._asking("create") as client:
             try:
                 client.create_collection(self._collection, vectors_config=vectors)
             except UnexpectedResponse as error:
@@ -122,10 +119,10 @@ class HttpPoints:
 
     def create_indexes(self, indexes: Mapping[str, Index]) -> None:
         """Create *indexes* on the fields that they are named by."""
-        with self._errors("create"):
+        with self._asking("create") as client:
             for field, index in indexes.items():
                 schema = _SCHEMAS[index.kind](**index_schema(index))
-                done = self._connected().create_payload_index(
+                done = client.create_payload_index(
                     self._collection, field, schema, wait=True, ordering=_ORDERING
                 )
                 self._require_completed([done])
@@ -142,8 +139,8 @@ class HttpPoints:
             )
             for point in points
         ]
-        with self._errors("write"):
-            done = self._connected().upsert(
+        with self._asking("write") as client:
+            done = client.upsert(
                 self._collection, new, wait=True, ordering=_ORDERING, update_filter=_filter(where)
             )
             self._require_completed([done])
@@ -151,16 +148,16 @@ class HttpPoints:
     def change(self, changes: Sequence[Change]) -> None:
         """Change the payload of points that exist, in one request."""
         operations = [_operation(change) for change in changes]
-        with self._errors("write"):
-            done = self._connected().batch_update_points(
+        with self._asking("write") as client:
+            done = client.batch_update_points(
                 self._collection, operations, wait=True, ordering=_ORDERING
             )
             self._require_completed(done)
 
     def delete(self, where: Condition) -> None:
         """Delete the points that hold *where*."""
-        with self._errors("write"):
-            done = self._connected().delete(
+        with self._asking("write") as client:
+            done = client.delete(
                 self._collection,
                 models.FilterSelector(filter=_filter(where)),
                 wait=True,
@@ -183,8 +180,8 @@ class HttpPoints:
         vector: str | None = None,
     ) -> Page:
         """At most *limit* points that hold *where*, from *first_id* on."""
-        with self._errors("read"):
-            records, next_id = self._connected().scroll(
+        with self._asking("read") as client:
+            records, next_id = client.scroll(
                 self._collection,
                 scroll_filter=None if where is None else _filter(where),
                 limit=limit,
@@ -204,8 +201,8 @@ class HttpPoints:
 
     def retrieve(self, vector_ids: Sequence[str], fields: Fields) -> Sequence[FoundPoint]:
         """Those of *vector_ids* that exist."""
-        with self._errors("read"):
-            records = self._connected().retrieve(
+        with self._asking("read") as client:
+            records = client.retrieve(
                 self._collection,
                 [point_id(vector_id) for vector_id in vector_ids],
                 with_payload=_selection(fields),
@@ -227,8 +224,8 @@ class HttpPoints:
         parameters = models.SearchParams(
             exact=True, quantization=models.QuantizationSearchParams(ignore=True)
         )
-        with self._errors("read"):
-            answer = self._connected().query_points(
+        with self._asking("read") as client:
+            answer = client.query_points(
                 self._collection,
                 query=vector.tolist(),
                 query_filter=_filter(where),
@@ -242,8 +239,8 @@ class HttpPoints:
 
     def facet(self, field: str, where: Condition, limit: int) -> Mapping[str, int]:
         """Count the points that hold *where* by the values of *field*."""
-        with self._errors("read"):
-            answer = self._connected().facet(
+        with self._asking("read") as client:
+            answer = client.facet(
                 self._collection,
                 field,
                 facet_filter=_filter(where),
@@ -255,31 +252,27 @@ class HttpPoints:
 
     def close(self) -> None:
         """Close every connection; the next call opens another."""
-        with self._connecting:
-            client, self._client = self._client, None
-        if client is not None:
-            client.close()
+        self._clients.close()
 
     # --- the server
 
-    def _connected(self) -> QdrantClient:
-        with self._connecting:
-            if self._client is None:
-                client = QdrantClient(
-                    url=self._address.server,
-                    timeout=TIMEOUT_SECONDS,
-                    # As a header: the client warns of a key that it sends without TLS, which is
-                    # for whoever writes the URL to judge.
-                    metadata={"api-key": self._address.key} if self._address.key else {},
-                    check_compatibility=False,
-                )
-                try:
-                    self._require_version(client.info().version)
-                except BaseException:
-                    client.close()
-                    raise
-                self._client = client
-            return self._client
+    def _connect(self) -> QdrantClient:
+        client = QdrantClient(
+            url=self._address.server,
+            timeout=TIMEOUT_SECONDS,
+            # As a header: the client warns of a key that it sends without TLS, which is for
+            # whoever writes the URL to judge.
+            metadata={"api-key": self._address.key} if self._address.key else {},
+            check_compatibility=False,
+        )
+        try:
+            if not self._is_new_enough:
+                self._require_version(client.info().version)
+                self._is_new_enough = True
+        except BaseException:
+            client.close()
+            raise
+        return client
 
     def _require_version(self, version: str) -> None:
         found = _VERSION.match(version)
@@ -298,14 +291,13 @@ class HttpPoints:
             if result.status is not models.UpdateStatus.COMPLETED:
                 raise NO_ANSWER.error(self.location, f"a write is only {result.status.value}")
 
-    def _errors(self, doing: Doing) -> AbstractContextManager[None]:
-        return mapped_errors(self.location, doing, model="the given model")
-
-    def _begin_afresh(self) -> None:
-        if self._client is not None:
-            leave_to_parent(self._client)
-        self._client = None
-        self._connecting = Lock()
+    @contextmanager
+    def _asking(self, doing: Doing) -> Iterator[QdrantClient]:
+        # A client each: of one that threads share, one thread may close a connection in the moment
+        # when another is answered on it, since httpcore takes it for idle and at its end.
+        errors = mapped_errors(self.location, doing, model="the given model")
+        with errors, self._clients.connection() as client:
+            yield client
 
 
 _SCHEMAS = {
