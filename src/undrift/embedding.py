@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from undrift.errors import ConfigError, EmbeddingFailed, UndriftError
+from undrift.errors import EmbeddingFailed, UndriftError
 from undrift.fingerprint import storable_text
+from undrift.guard import require_budget
 from undrift.mapping import MAX_EMBEDDED_CHARACTERS
 from undrift.ports import Embedder, Purpose, Vectors
 
@@ -69,12 +70,7 @@ class TextEmbedder:
         max_remembered: int = MAX_REMEMBERED_TEXTS,
         before_batch: Callable[[], None] = lambda: None,
     ) -> None:
-        if max_embeddings is not None and max_embeddings < 0:
-            raise ConfigError(
-                f"{max_embeddings} is not an embedding budget",
-                why="a run can embed no text or some, not fewer than none.",
-                fix="give --max-embeddings 0 or more, or leave it out to embed whatever is needed",
-            )
+        require_budget(max_embeddings)
         self._embedder = embedder
         self._max_embeddings = max_embeddings
         self._batch_texts = batch_texts

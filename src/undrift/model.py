@@ -8,10 +8,11 @@ Everything made once per owner is a frozen dataclass.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import Literal, NamedTuple
+from operator import attrgetter
+from typing import Any, Literal, NamedTuple
 
 from undrift.errors import UndriftError
 
@@ -184,6 +185,10 @@ class SyncStatus:
     error: UndriftError | None = None
     notes: tuple[str, ...] = ()
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """By its values, ids as plain text: pages of these go from process to process."""
+        return _received, ([list(map(str, ids)) for ids in _IDS(self)], _OTHERS(self))
+
     @property
     def is_in_sync(self) -> bool:
         """Whether both sides were read and agree."""
@@ -200,6 +205,21 @@ class SyncStatus:
     def unknown(cls, owner_id: str, error: UndriftError) -> SyncStatus:
         """The status of an owner that could not be looked at."""
         return cls(owner_id=owner_id, outcome=Outcome.UNKNOWN, error=error)
+
+
+_NAMES = [each.name for each in fields(SyncStatus)]
+_ID_NAMES = [name for name in _NAMES if name.endswith("_ids")]
+_OTHER_NAMES = [name for name in _NAMES if not name.endswith("_ids")]
+_IDS, _OTHERS = attrgetter(*_ID_NAMES), attrgetter(*_OTHER_NAMES)
+
+
+def _received(ids: Sequence[Sequence[str]], others: Sequence[Any]) -> SyncStatus:
+    """A status that another process has sent."""
+    values: dict[str, Any] = dict(zip(_OTHER_NAMES, others, strict=True))
+    for name, each in zip(_ID_NAMES, ids, strict=True):
+        if each:
+            values[name] = tuple(map(EntityId, each))
+    return SyncStatus(**values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

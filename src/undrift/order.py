@@ -18,6 +18,7 @@ from undrift.model import Outcome
 from undrift.plan import Plan, plan_owner
 from undrift.ports import Record
 from undrift.publish import Shipment
+from undrift.state import Tombstone
 from undrift.versions import OrderedPlan
 
 
@@ -93,8 +94,8 @@ class Order(Protocol):
         Where another worker was quicker a plan says so, and has nothing in it: look again.
         """
 
-    def is_proved(self, shipment: Shipment, look: Look) -> bool:
-        """Whether *look* shows what lies under the deletes and tombstones of *shipment*."""
+    def is_proved(self, tombstones: Sequence[Tombstone], look: Look) -> bool:
+        """Whether *look* shows the *tombstones* that were sent."""
 
     def send(self, shipment: Shipment) -> Collection[str]:
         """Hand a batch to the store.
@@ -160,7 +161,7 @@ class StoreOrder:
             request.diff.owner_id: OrderedPlan(plan=self._plan(request)) for request in requests
         }
 
-    def is_proved(self, shipment: Shipment, look: Look) -> bool:
+    def is_proved(self, tombstones: Sequence[Tombstone], look: Look) -> bool:
         """There are no tombstones to look for."""
         return True
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from undrift.diff import OwnerDiff
-from undrift.fingerprint import vector_id
+from undrift.fingerprint import VectorIds
 from undrift.mapping import MAX_EMBEDDED_CHARACTERS
 from undrift.model import Cost, Entity, Stamp
 from undrift.ports import Deletion
@@ -80,7 +80,7 @@ def plan_owner(
         written += [wanted[identity] for identity in sorted(also)]
         rewritten = {(entity.kind, entity.entity_id): entity for entity in written}
     if vector_ids is None:
-        vector_ids = own_vector_ids(wanted.values(), namespace)
+        vector_ids = own_vector_ids(diff.owner_id, wanted, namespace)
     own = {identity: vector_ids[identity] for identity in rewritten}
     own.update({i: diff.kept[i].vector_id for i in own.keys() & set(stays) if i in diff.kept})
     evicted = _add_evicted(rewritten, own, diff, wanted, vector_ids)
@@ -115,14 +115,12 @@ def plan_owner(
     return Plan(diff.owner_id, tuple(writes), tuple(deletes))
 
 
-def own_vector_ids(entities: Iterable[Entity], namespace: str) -> dict[tuple[str, str], str]:
-    """The vector_id that each of *entities* has, by its identity."""
-    return {
-        (entity.kind, entity.entity_id): vector_id(
-            namespace, entity.owner_id, entity.kind, entity.entity_id
-        )
-        for entity in entities
-    }
+def own_vector_ids(
+    owner_id: str, identities: Iterable[tuple[str, str]], namespace: str
+) -> dict[tuple[str, str], str]:
+    """The vector_id that each of an owner's *identities*, ``(kind, entity_id)``, has."""
+    ids = VectorIds(namespace, owner_id)
+    return {identity: ids.of(*identity) for identity in identities}
 
 
 def _add_evicted(

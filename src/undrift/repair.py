@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from operator import attrgetter
 from threading import Lock
 
 from undrift.diff import OwnerDiff, Pair, standing
@@ -87,6 +88,14 @@ class Repair:
         repair.end(Outcome.IN_SYNC)
         return repair
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """As far as a run and its report need it: no text, record or vector leaves the process.
+
+        A copy has no more.
+        """
+        told = (self.look.wanted is not None, self.look.error, *_TOLD(self))
+        return _received, (self.owner_id, self.before, *told)
+
     def conclusion(self) -> Conclusion:
         """The repair as its order remembers it."""
         return Conclusion(
@@ -123,6 +132,30 @@ class Repair:
             read=self.before.read if self.is_settled else Read.FULL,
             error=self.error,
         )
+
+
+_TOLD_NAMES = tuple(
+    each.name
+    for each in fields(Repair)
+    if each.name
+    not in ("owner_id", "before", "look", "diff", "ordered", "publication", "parked", "attempts")
+)
+_TOLD = attrgetter(*_TOLD_NAMES)
+
+
+def _received(
+    owner_id: str,
+    before: SyncStatus,
+    is_in_source: bool,
+    look_error: UnknownStateError | None,
+    *told: object,
+) -> Repair:
+    """A repair that another process has made."""
+    wanted = Wanted(owner_id, {}, {}) if is_in_source else None
+    repair = Repair(owner_id, before, Look(owner_id=owner_id, wanted=wanted, error=look_error))
+    for name, value in zip(_TOLD_NAMES, told, strict=True):
+        setattr(repair, name, value)
+    return repair
 
 
 class Repairer:
@@ -326,7 +359,7 @@ class Repairer:
         self, repair: Repair, ordered: OrderedPlan, hashes: set[str], result: EmbeddingResult
     ) -> UndriftError | None:
         """Why some of the owner's entities have no vector, if some have none."""
-        for write in ordered.plan.writes:
+        for write in ordered.plan.writes if result.rejected else ():
             reason = result.rejected.get(write.stamp.text_hash) if write.needs_embedding else None
             if reason is not None:
                 repair.parked[(write.stamp.kind, write.stamp.entity_id)] = reason
@@ -449,7 +482,7 @@ class Repairer:
         repair.written += written
         repair.deleted += deleted
         is_all = written + deleted == len(publication.writes) + len(publication.gone)
-        return is_all and self._order.is_proved(publication.shipment(), look)
+        return is_all and self._order.is_proved(publication.tombstones, look)
 
     def _plan_again(self, repair: Repair, publication: Publication, diff: OwnerDiff) -> None:
         refused = [

@@ -382,12 +382,12 @@ class StateOrder:
             store.bury(shipment.tombstones)
         return ()
 
-    def is_proved(self, shipment: Shipment, look: Look) -> bool:
+    def is_proved(self, tombstones: Sequence[Tombstone], look: Look) -> bool:
         """Whether the tombstones are in the store."""
         if not isinstance(look, OrderedLook):
             return False
         found = look.tombstones
-        return all(found.get(stone.vector_id) == stone for stone in shipment.tombstones)
+        return all(found.get(stone.vector_id) == stone for stone in tombstones)
 
     # --- acknowledge
 
@@ -441,13 +441,17 @@ class StateOrder:
         self, look: OrderedLook, remembered: Set[tuple[str, str, int]]
     ) -> Iterator[tuple[str, str, int]]:
         """What the look reads back that is not remembered as published, or was parked before."""
+        lacking = [
+            (identity, row)
+            for identity, row in look.rows.items()
+            if row.parked_reason
+            or (row.published_version != row.version and (*row[:2], row.version) not in remembered)
+        ]
+        if not lacking:
+            return
         present = {(stamp.kind, stamp.entity_id): stamp for stamp in look.stamps}
         buried = {(stone.kind, stone.entity_id): stone for stone in look.tombstones.values()}
-        for identity, row in look.rows.items():
-            if row.published_version == row.version and not row.parked_reason:
-                continue
-            if not row.parked_reason and (*identity, row.version) in remembered:
-                continue
+        for identity, row in lacking:
             if row.is_deleted:
                 stone = buried.get(identity)
                 is_there = identity not in present and (

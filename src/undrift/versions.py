@@ -55,7 +55,7 @@ def observed_rows(
 
 def with_rows(rows: Rows, changed: Sequence[EntityRow]) -> dict[Identity, EntityRow]:
     """*rows* with the *changed* ones in their place."""
-    return {**rows, **{row.identity: row for row in changed}}
+    return {**rows, **{row[:2]: row for row in changed}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +99,7 @@ class _Raises:
 
     def at_least(self, row: EntityRow, version: int) -> EntityRow:
         """*row* as it is now, raised to *version* if it is lower."""
-        identity = row.identity
+        identity = row[:2]
         row = self.raised.get(identity, row)
         is_known = identity in self._rows or identity in self.raised
         if row.version >= version and is_known:
@@ -151,7 +151,7 @@ def order_plan(
     also: set[Identity] = set()
     vector_ids: dict[Identity, str] = {}
     if diff.wanted is not None:
-        vector_ids = own_vector_ids(diff.wanted.entities.values(), namespace)
+        vector_ids = own_vector_ids(diff.owner_id, diff.wanted.entities, namespace)
         for identity, under in vector_ids.items():
             row = rows[identity]
             stored = own.get(under)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import count
 from pathlib import Path
+from typing import cast
 from urllib.parse import unquote
 
 import psycopg
@@ -187,6 +189,40 @@ def test_tombstones_and_stamps_come_from_indexes_alone(
             scans = [line for line in plan.splitlines() if " on vectors" in line]
             assert scans
             assert all("Index Only Scan" in line for line in scans), plan
+
+
+def test_many_owners_of_a_table_never_analysed_are_found_by_its_index(
+    pgvector: PgvectorStore, postgres_url: str
+) -> None:
+    """As after a first sync. The control asks for the same, as the planner would have it."""
+
+    def scans() -> tuple[int, int]:
+        counted = "SELECT seq_scan, idx_scan FROM pg_stat_user_tables WHERE relname = 'vectors'"
+        return cast(tuple[int, int], run(postgres_url, counted)[0])
+
+    def counted_when(work: Callable[[], object]) -> int:
+        """Scans of the whole table; a session tells what it did when it ends."""
+        before = scans()
+        work()
+        pgvector.close()
+        while (now := scans()) == before:
+            time.sleep(0.01)
+        return now[0] - before[0]
+
+    run(postgres_url, "ALTER TABLE undrift.vectors SET (autovacuum_enabled = off)")
+    owners = [f"user-{number}" for number in range(400)]
+    written = [one for owner in owners for one in records(5, owner_id=owner)]
+    counted_when(lambda: pgvector.publish(written, []))
+    asked = owners[:200]
+    assert counted_when(lambda: pgvector.unmanaged(asked)) == 0
+    assert counted_when(lambda: pgvector.digests(asked, model=MODEL, kinds=["experience"])) == 0
+    values = {"owners": asked, "namespace": "default"}
+
+    def plainly() -> None:
+        with psycopg.connect(postgres_url) as connection:
+            connection.execute(pgvector._statements.unmanaged, values)
+
+    assert counted_when(plainly) == 1
 
 
 # --- claims and rights --------------------------------------------------------------------------

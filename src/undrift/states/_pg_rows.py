@@ -109,10 +109,11 @@ WITH new AS (
 ), counted AS (
     UPDATE {owner_state} AS owner SET live = owner.live + of_owner.step
     FROM (SELECT owner_id, sum(step)::bigint AS step FROM more GROUP BY owner_id) AS of_owner
-    WHERE owner.scope = %(scope)s AND owner.owner_id = of_owner.owner_id AND of_owner.step <> 0
+    WHERE owner.scope = %(scope)s AND owner.owner_id = ANY(%(owners)b::text[])
+      AND owner.owner_id = of_owner.owner_id AND of_owner.step <> 0
 )
 INSERT INTO {kind_state} AS kind_state (scope, kind, slot, live)
-SELECT %(scope)s, kind, pg_backend_pid() %% 8, sum(step)
+SELECT %(scope)s, kind, pg_backend_pid() %% 64, sum(step)
 FROM more GROUP BY kind HAVING sum(step) <> 0 ORDER BY kind COLLATE "C"
 ON CONFLICT (scope, kind, slot) DO UPDATE SET live = kind_state.live + excluded.live"""
 

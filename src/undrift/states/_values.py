@@ -54,9 +54,10 @@ def distinct_rows(rows: Iterable[EntityRow]) -> list[EntityRow]:
     """One row for each identity, the newest, in their order."""
     newest: dict[Identity, EntityRow] = {}
     for row in rows:
-        rival = newest.get(row.identity)
+        identity = row[:2]  # `row.identity`, without a call for every entity there is
+        rival = newest.get(identity)
         if rival is None or rival.version < row.version:
-            newest[row.identity] = row
+            newest[identity] = row
     return [newest[identity] for identity in sorted(newest)]
 
 

@@ -16,15 +16,15 @@ from undrift.stores._pg_address import Table
 from undrift.stores._pg_index import Indexed
 
 # A record that has lost its vector is found by no search, so its stamp names no model. A small
-# index knows the lost ones; looking for the vector itself would read the table, not the index.
+# index knows the lost ones; looking for the vector itself would read the table, not the index. They
+# are read once, into a hash (100,000 of them fit the default work_mem): joined, a planner that
+# knows nothing of the table yet looks every record up again.
 _STAMPS_OF_OWNERS = """
-SELECT stored.vector_id::text, namespace, owner_id, kind, entity_id, fingerprint, text_hash,
-       CASE WHEN lost.vector_id IS NULL THEN model ELSE '' END, version
-FROM {table} AS stored
-LEFT JOIN (
-    SELECT vector_id FROM {table}
-    WHERE embedding IS NULL AND deleted IS DISTINCT FROM 1 AND owner_id = ANY(%(owners)s::text[])
-) AS lost USING (vector_id)
+SELECT vector_id::text, namespace, owner_id, kind, entity_id, fingerprint, text_hash,
+       CASE WHEN vector_id IN (
+           SELECT vector_id FROM {table} WHERE embedding IS NULL AND deleted IS DISTINCT FROM 1
+           AND owner_id = ANY(%(owners)s::text[])) THEN '' ELSE model END, version
+FROM {table}
 WHERE owner_id = ANY(%(owners)s::text[]) AND namespace = %(namespace)s
   AND deleted IS DISTINCT FROM 1"""
 _STAMPS_BY_VECTOR_ID = """
@@ -35,6 +35,16 @@ _TOMBSTONES = """
 SELECT vector_id::text, owner_id, coalesce(kind, ''), coalesce(entity_id, ''), coalesce(version, 0)
 FROM {table}
 WHERE deleted = 1 AND owner_id = ANY(%(owners)s::text[]) AND namespace = %(namespace)s"""
+# For what asks for many owners and little else: until somebody has analysed what a first sync
+# wrote, the planner takes them for most of the table, and reads all of it, page after page. Workers
+# of the server's cost more to start than they save in some milliseconds.
+BY_INDEX = (
+    "SELECT set_config('enable_seqscan', 'off', true), "
+    "set_config('max_parallel_workers_per_gather', '0', true)"
+)
+FEW_OWNERS = 10
+"""For whom the planner takes the index by itself, and further round trips would cost more."""
+
 _UNMANAGED = """
 SELECT owner_id, count(*)
 FROM {table}
@@ -43,6 +53,7 @@ WHERE owner_id = ANY(%(owners)s::text[]) AND namespace IS DISTINCT FROM %(namesp
 GROUP BY owner_id"""
 # Of the covering index alone. The lost vectors, which need the table, are counted for themselves
 # and joined by owner: joined by record, many of them that the planner took for few cost minutes.
+# OFFSET keeps what the aggregates share from being computed for each of them.
 # In a database without an encoding no text can be converted, and any may be kept as it is.
 _DIGESTS = """
 WITH lost AS MATERIALIZED (
@@ -63,6 +74,7 @@ WITH lost AS MATERIALIZED (
                ) COLLATE "C" AS item
         FROM {table}
         WHERE owner_id = ANY(%(owners)s::text[]) AND deleted IS DISTINCT FROM 1
+        OFFSET 0
     ) AS stored
     GROUP BY owner_id
 )

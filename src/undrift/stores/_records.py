@@ -7,9 +7,10 @@ refuses, and takes a vector of NaN that pgvector refuses.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from functools import partial
-from typing import NamedTuple
+from itertools import chain
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -24,6 +25,11 @@ STAMP_COLUMNS = Stamp._fields
 
 # What a field reads as that somebody else's record leaves empty.
 _EMPTY_STAMP = Stamp("", "", "", "", "", "", "", "", 0)
+
+# Records that are looked at in one piece: it fits the caches, and is small however long the texts.
+_CHECKED_TOGETHER = 256
+
+T = TypeVar("T")
 
 # `Stamp._make` without its Python frame, which is a third of what reading a stamp costs.
 _stamp: Callable[[Iterable[object]], Stamp] = partial(tuple.__new__, Stamp)
@@ -78,17 +84,16 @@ def batch_of(writes: Iterable[Record], namespace: str, *, keep_text: bool) -> li
     Raises:
         WriteFailed: no store can hold one of them; nothing may be written then.
     """
-    batch: dict[str, Record] = {}
-    dimension: int | None = None
+    records = list(writes)
     with np.errstate(over="ignore"):  # a sum that overflows is found by its value
-        for record in writes:
-            _refuse_unstorable(record, namespace)
-            if record.embedding is not None:
-                dimension = _checked_dimension(record, record.embedding, dimension)
-            vector_id = record.stamp.vector_id
-            rival = batch.get(vector_id)
-            if rival is None or rival.stamp.version < record.stamp.version:
-                batch[vector_id] = record
+        if not _are_storable(records, namespace):
+            _refuse_one_of(records, namespace)
+    batch: dict[str, Record] = {}
+    for record in records:
+        vector_id = record.stamp.vector_id
+        rival = batch.get(vector_id)
+        if rival is None or rival.stamp.version < record.stamp.version:
+            batch[vector_id] = record
     ordered = [batch[vector_id] for vector_id in sorted(batch)]
     if keep_text:
         return ordered
@@ -141,6 +146,42 @@ def stamp_of(row: Sequence[object]) -> Stamp:
             for value, empty in zip(row, _EMPTY_STAMP, strict=True)
         ]
     return _stamp(row)
+
+
+def _are_storable(records: Sequence[Record], namespace: str) -> bool:
+    """Whether a store can hold all of *records*, asked of many at once; see `_refuse_one_of`."""
+    embeddings = [record.embedding for record in records if record.embedding is not None]
+    if len({(embedding.shape, embedding.dtype) for embedding in embeddings}) > 1:
+        return False
+    stamps = [record.stamp for record in records]
+    if not all(s.namespace == namespace and 0 <= s.version < MAX_VERSION for s in stamps):
+        return False
+    return all(
+        is_storable_id("".join(chain.from_iterable((*r.stamp[:-1], *r[1:3]) for r in part)))
+        for part in _parts(records)
+    ) and all(map(_are_directions, _parts(embeddings)))
+
+
+def _are_directions(embeddings: Sequence[np.ndarray]) -> bool:
+    """Whether *embeddings*, of one dimension, have a length that a cosine can be made of."""
+    rows = np.array(embeddings)
+    if rows.ndim != 2:
+        return False
+    squares = np.einsum("ij,ij->i", rows, rows)
+    return bool(((squares > 0.0) & (squares < math.inf)).all())
+
+
+def _parts(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), _CHECKED_TOGETHER):
+        yield items[start : start + _CHECKED_TOGETHER]
+
+
+def _refuse_one_of(records: Iterable[Record], namespace: str) -> None:
+    dimension: int | None = None
+    for record in records:
+        _refuse_unstorable(record, namespace)
+        if record.embedding is not None:
+            dimension = _checked_dimension(record, record.embedding, dimension)
 
 
 def _refuse_unstorable(record: Record, namespace: str) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
@@ -51,7 +51,7 @@ from undrift.stores._pg_errors import Doing, mapped_errors
 from undrift.stores._pg_index import indexed_of
 from undrift.stores._pg_rights import creating
 from undrift.stores._pg_sessions import Session, Sessions
-from undrift.stores._pg_sql import APPROXIMATE_FROM_RECORDS, Statements
+from undrift.stores._pg_sql import APPROXIMATE_FROM_RECORDS, BY_INDEX, FEW_OWNERS, Statements
 from undrift.stores._pg_vectors import OneVector
 from undrift.stores._pg_writing import Writing, is_uuid, require_halves
 from undrift.stores._records import (
@@ -215,8 +215,7 @@ class PgvectorStore:
     def unmanaged(self, owners: Sequence[str]) -> Mapping[str, int]:
         """Count the records of *owners* that are not of the namespace."""
         parameters = {"owners": storable(owners), "namespace": self._namespace}
-        with self._session("read") as session:
-            return dict(session.connection.execute(self._statements.unmanaged, parameters))
+        return dict(self._asked_by_index(self._statements.unmanaged, parameters, owners))
 
     def digests(
         self, owners: Sequence[str], *, model: str, kinds: Collection[str]
@@ -229,9 +228,8 @@ class PgvectorStore:
             "kinds": storable(kinds),
             "fingerprint_characters": FINGERPRINT_CHARACTERS,
         }
-        with self._session("read") as session:
-            rows = session.connection.execute(self._statements.digests, parameters)
-            return {owner_id: RecordsDigest(*digest) for owner_id, *digest in rows}
+        rows = self._asked_by_index(self._statements.digests, parameters, owners)
+        return {owner_id: RecordsDigest(*digest) for owner_id, *digest in rows}
 
     def owners(self, after: str | None, limit: int) -> Sequence[str]:
         """At most *limit* distinct owners of managed records, by code point, behind *after*."""
@@ -446,6 +444,15 @@ class PgvectorStore:
             # An older libpq streams row by row, which costs three times the CPU.
             rows_at_once = STREAM_ROWS if psycopg.capabilities.has_stream_chunked() else 1
             yield from cursor.stream(query, parameters, size=rows_at_once)
+
+    def _asked_by_index(
+        self, query: bytes, parameters: Mapping[str, object], owners: Sequence[str]
+    ) -> Sequence[TupleRow]:
+        with self._session("read") as session, ExitStack() as stack:
+            if len(owners) > FEW_OWNERS:
+                stack.enter_context(session.connection.transaction())
+                session.connection.execute(BY_INDEX)
+            return session.connection.execute(query, parameters).fetchall()
 
     @property
     def _another_table(self) -> str:
