@@ -26,7 +26,7 @@ from undrift.embedders.adapted import EmbeddingModel
 from undrift.errors import ConfigError, OwnerNotFound
 from undrift.events import Listener, ignore
 from undrift.fleet import pages_of
-from undrift.guard import DeleteLimit
+from undrift.guard import DeleteLimit, require_budget
 from undrift.headcount import Headcount
 from undrift.heal import DEFAULT_POLICY, Healer, HealPolicy, InterruptibleEmbedder, is_testing
 from undrift.mapping import Mapping as SourceMapping
@@ -694,6 +694,7 @@ def _options(
     retry_parked: bool,
     listener: Listener,
 ) -> SyncOptions:
+    require_budget(max_embeddings)
     return SyncOptions(
         force=force,
         max_embeddings=max_embeddings,

@@ -508,7 +508,7 @@ class Connections:
             return
         state = ledger.state
         try:
-            while feed.drain(MAX_MARKS, state.mark, state.mark_everyone) == MAX_MARKS:
+            while feed.drain(MAX_MARKS, state.mark, state.mark_everyone) >= MAX_MARKS:
                 pass
         except ConfigError as exc:
             # No triggers, or a role that may not: then a watch takes them, or nobody does.

@@ -1,4 +1,4 @@
-"""The guard between a fleet run and its deletes.
+"""The guard between a fleet run and its deletes, and what a run may be limited to.
 
 An emptied or half-restored source looks like a wish to delete. A fleet run therefore keeps its
 deletes aside until it has seen everything, and asks here.
@@ -15,6 +15,20 @@ from undrift.errors import ConfigError, SafetyStop
 from undrift.state import DeleteUsage, State
 
 HARMLESS_DELETES = 20
+
+
+def require_budget(max_embeddings: int | None) -> None:
+    """See that a run can have so many embeddings.
+
+    Raises:
+        ConfigError: they are fewer than none.
+    """
+    if max_embeddings is not None and max_embeddings < 0:
+        raise ConfigError(
+            f"{max_embeddings} is not an embedding budget",
+            why="a run can embed no text or some, not fewer than none.",
+            fix="give --max-embeddings 0 or more, or leave it out to embed whatever is needed",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +93,8 @@ class DeleteGuard:
 
     def saw(self, store_counts: Mapping[str, int], *, in_source: bool) -> None:
         """Count an owner's records and whether the source has the owner."""
-        self.managed.update(store_counts)
+        if store_counts:
+            self.managed.update(store_counts)
         self.source_owners += in_source
 
     def require(self) -> int:

@@ -7,15 +7,14 @@ Who carries the pages, threads of this process, other processes or the machines 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from undrift.errors import EmbeddingBudgetSpent, SafetyStop, UndriftError, UnknownStateError
 from undrift.events import DeletesHeld, Listener, ignore
 from undrift.fleet import is_outage
 from undrift.guard import DeleteGuard
-from undrift.look import Look
-from undrift.model import Outcome, SyncReport, Wanted
+from undrift.model import Outcome, SyncReport
 from undrift.repair import Repair
 
 Stop = SafetyStop | EmbeddingBudgetSpent
@@ -51,10 +50,10 @@ class Passes(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageOfRun:
-    """What became of a page that another process carried; can be pickled.
+    """What became of a page that another process carried; pickled, it is without all content.
 
     Attributes:
-        repairs: brief ones.
+        repairs: of all of its owners but the busy ones.
         busy: owners who were left to somebody else.
         embedded: texts that were paid for.
         is_budget_spent: more was needed than might be embedded.
@@ -120,7 +119,8 @@ class GuardedRun:
         """Count for the guard what the first pass showed of an owner."""
         in_source = repair.look.wanted is not None or repair.look.error is not None
         self.guard.saw(repair.before.store, in_source=in_source)
-        self.guard.planned.update(repair.held_deletes)
+        if repair.held_deletes:
+            self.guard.planned.update(repair.held_deletes)
         if is_outage(repair.error):
             self._outage = repair.error
 
@@ -155,14 +155,6 @@ class GuardedRun:
     def _reports(self, repairs: Iterable[Repair]) -> Iterator[SyncReport]:
         for repair in repairs:
             yield repair.report(against=self.against)
-
-
-def brief(repair: Repair) -> Repair:
-    """*repair* as far as a run and its report need it, without texts, records and vectors."""
-    look, owner_id = repair.look, repair.owner_id
-    wanted = None if look.wanted is None else Wanted(owner_id, {}, {})
-    short = Look(owner_id=owner_id, wanted=wanted, error=look.error)
-    return replace(repair, look=short, diff=None, ordered=None, publication=None, parked={})
 
 
 def add_before(second: Repair, first: Repair) -> None:

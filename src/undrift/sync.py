@@ -22,7 +22,7 @@ from undrift.guard import (
     ReaderBudget,
     RollingBudget,
 )
-from undrift.guarded import GuardedRun, PageOfRun, Passes, brief
+from undrift.guarded import GuardedRun, PageOfRun, Passes
 from undrift.ledger import Ledger
 from undrift.look import Sides
 from undrift.metering import MeteredEmbedder
@@ -180,7 +180,7 @@ class Synchronizer:
         repairs = repairer.start(owners, waits=waits)
         repairer.run(repairs)
         return PageOfRun(
-            repairs=[brief(repair) for repair in repairs],
+            repairs=repairs,
             busy=repairer.busy,
             embedded=self._embedder.embedded - embedded,
             is_budget_spent=repairer.is_budget_spent,

@@ -143,9 +143,10 @@ class Watcher:
         except ConfigError as exc:
             # Freshness is lost and nothing else; a service that ended would not come back.
             _log.warning(
-                "%s: %s From now on changes are found by the scrub alone.",
+                "%s: %s From now on changes are found by the scrub alone. Fix: %s",
                 exc.what,
                 exc.why,
+                exc.fix,
                 extra={"action": "watch.no_triggers"},
             )
             self._feed = None

@@ -73,9 +73,31 @@ def test_interruption_of_the_question_writes_nothing(fleet: Shell) -> None:
     with before_a_terminal(fleet, "sync", "--all") as screen:
         screen.until(QUESTION)
         screen.process.send_signal(signal.SIGINT)
-        code, _ = screen.end()
+        code, shown = screen.end()
     assert code == 130
+    assert "the question was not answered, and nothing was done" in shown
+    assert "progress is kept" not in shown
+    assert "Summary" not in shown
     assert drift(fleet) == before
+
+
+def test_answer_that_is_no_text_is_no(fleet: Shell) -> None:
+    """Not a bug of ours, where Python is as strict as in a locale with a country."""
+    fleet.variables["PYTHONIOENCODING"] = "utf-8:strict"
+    with before_a_terminal(fleet, "sync", "--all") as screen:
+        screen.until(QUESTION)
+        screen.type_bytes(b"\xff\xfe\n")
+        code, shown = screen.end()
+    assert code == 2
+    assert "Error: Nothing was done" in shown
+
+
+def test_impossible_budget_is_refused_before_the_question(fleet: Shell) -> None:
+    """Nobody looks at a fleet, and nobody answers, for a command that cannot run."""
+    code, screen = on_a_terminal(fleet, "sync", "--all", "--max-embeddings", "-5", typed="y\n")
+    assert code == 2
+    assert "-5 is not an embedding budget" in screen
+    assert "[y/N]" not in screen
 
 
 def test_nothing_to_do_is_no_question(shell: Shell) -> None:

@@ -35,7 +35,11 @@ class Screen:
 
     def type(self, text: str) -> None:
         """Type *text*, whether anybody reads it yet or not."""
-        os.write(self._screen, text.encode())
+        self.type_bytes(text.encode())
+
+    def type_bytes(self, typed: bytes) -> None:
+        """Type what need not be text."""
+        os.write(self._screen, typed)
 
     def until(self, words: str) -> None:
         """Watch until *words* are on the screen."""

@@ -42,6 +42,14 @@ def test_no_emoji_of_ours_reaches_ascii(emoji: str) -> None:
     assert written("ascii", f"{emoji} words") == "words\n"
 
 
+def test_coloured_line_loses_the_emoji_and_keeps_the_colour() -> None:
+    """The colour's code stands before the sign."""
+    raw = io.BytesIO()
+    stream = Stream(io.TextIOWrapper(raw, encoding="ascii", newline=""), is_colored=True)
+    stream.lines([Line("❌ Error: no", Tone.BAD)])
+    assert raw.getvalue() == b"\x1b[31mError: no\x1b[0m\n"
+
+
 def test_emoji_within_an_id_is_escaped_not_dropped() -> None:
     """Two ids must not become one."""
     assert written("ascii", "  - user 🔍1") == "  - user \\U0001f50d1\n"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from undrift.cli.fleet import NO_TOLERANCE, EngineName, FleetChoice, Tolerance
 from undrift.cli.forecast import look_ahead
+from undrift.cli.interrupts import before_work
 from undrift.cli.problems import UsageError
 from undrift.cli.report import Kind, Subject
 from undrift.cli.run import OwnersRun, View
@@ -17,6 +18,7 @@ from undrift.cli.streams import Line, Terminal
 from undrift.cli.tally import Result, StampResult
 from undrift.errors import ConfigError
 from undrift.events import Listener, ignore
+from undrift.guard import require_budget
 
 if TYPE_CHECKING:
     from undrift.api import Undrift
@@ -158,6 +160,7 @@ def run_sync(
             ask.
     """
     choice.require_fits(is_everybody=selection.is_everybody)
+    require_budget(max_embeddings)
     engine = _sync_engine(choice)  # what is impossible is refused before anything is asked
 
     def work(sides: Undrift, listener: Listener) -> Iterator[Result]:
@@ -242,6 +245,17 @@ def is_attended(terminal: Terminal) -> bool:
     return sys.stdin is not None and sys.stdin.isatty() and terminal.err.isatty()
 
 
+def _answer() -> str:
+    """What is typed; nothing, if it is no text."""
+    try:
+        # In short turns: a signal that comes right before a read waits for the end of it.
+        while not select([sys.stdin], [], [], _TURN_SECONDS)[0]:
+            pass
+        return sys.stdin.readline()
+    except UnicodeDecodeError:
+        return ""
+
+
 def require_yes(terminal: Terminal, what: str) -> None:
     """Ask whether *what* is meant; where nobody is there to answer, it is.
 
@@ -252,10 +266,8 @@ def require_yes(terminal: Terminal, what: str) -> None:
         return
     with terminal.bar_aside():
         terminal.err.write(f"{what} Go on? [y/N] ")
-        # In short turns: a signal that comes right before a read waits for the end of it.
-        while not select([sys.stdin], [], [], _TURN_SECONDS)[0]:
-            pass
-        answer = sys.stdin.readline()
+        with before_work():
+            answer = _answer()
     if answer.strip().lower() not in {"y", "yes"}:
         raise UsageError(
             "Nothing was done",

@@ -25,11 +25,13 @@ class Interrupted(KeyboardInterrupt):
 
     Attributes:
         number: the signal's.
+        has_begun: whether there was any work yet that it ended.
     """
 
     def __init__(self, number: int) -> None:
         super().__init__()
         self.number = number
+        self.has_begun = True
 
     @property
     def name(self) -> str:
@@ -40,6 +42,16 @@ class Interrupted(KeyboardInterrupt):
     def exit_code(self) -> int:
         """What a shell would report, too."""
         return 128 + self.number
+
+
+@contextmanager
+def before_work() -> Iterator[None]:
+    """What an interruption in here ends has not begun."""
+    try:
+        yield
+    except Interrupted as signalled:
+        signalled.has_begun = False
+        raise
 
 
 ECHO_SECONDS = 0.5

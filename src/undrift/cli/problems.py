@@ -17,18 +17,26 @@ class UsageError(ConfigError):
 
 
 class Interruption(UndriftError):
-    """A signal, or a reader that went away, ended the run."""
+    """A signal, or a reader that went away, ended the run.
 
-    def __init__(self, by: str, *, fix: str = "") -> None:
-        super().__init__(
-            f"Interrupted by {by}",
-            why="the run ended before it had seen everybody; progress is kept.",
-            fix=fix or "run the same command again, it repairs what is left",
-        )
+    Attributes:
+        has_begun: whether there was any work that it ended; if not, a question was still open.
+    """
+
+    def __init__(self, by: str, *, fix: str = "", has_begun: bool = True) -> None:
+        why = "the run ended before it had seen everybody; progress is kept."
+        again = "run the same command again, it repairs what is left"
+        if not has_begun:
+            why = "the question was not answered, and nothing was done."
+            again = "run the same command again, and answer it"
+        super().__init__(f"Interrupted by {by}", why=why, fix=fix or again)
         self.by = by
+        self.has_begun = has_begun
 
     def to_resume(self) -> Interruption:
         """The same, of a run that another one can take up."""
+        if not self.has_begun:
+            return self
         return Interruption(self.by, fix="run the same command with --resume, and it goes on")
 
 

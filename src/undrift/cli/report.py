@@ -199,7 +199,8 @@ class Text:
         """Write the sums, if there was anything to count, and the error."""
         if self._left_out:
             self._block([Line(f"… and {self._left_out} more")])
-        if tally.owners or error is None or isinstance(error, Interruption):
+        is_cut_off = isinstance(error, Interruption) and error.has_begun
+        if tally.owners or error is None or is_cut_off:
             self._block(_summary_lines(self._subject, tally))
         self._errors.at_end(error)
 

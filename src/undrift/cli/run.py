@@ -18,9 +18,15 @@ from typing import TYPE_CHECKING, TypeVar
 
 from undrift.cli import exit_codes, render_json, render_text
 from undrift.cli.fleet import NO_TOLERANCE, Tolerance
-from undrift.cli.interrupts import Interrupted, Interrupts
+from undrift.cli.interrupts import Interrupted, Interrupts, before_work
 from undrift.cli.logs import logged, plain
-from undrift.cli.problems import Bug, Interruption, LateInterruption, OutputFailed, trace_of
+from undrift.cli.problems import (
+    Bug,
+    Interruption,
+    LateInterruption,
+    OutputFailed,
+    trace_of,
+)
 from undrift.cli.progress import Pace, cannot_count, open_progress
 from undrift.cli.report import Kind, Output, Subject, open_reporter
 from undrift.cli.selection import Selection
@@ -167,7 +173,8 @@ class OwnersRun:
         writes = self._subject.kind in (Kind.SYNC, Kind.STAMP)
         with opened(self._terminal, self._view, writes=writes) as sides:
             self._interrupts.raise_received()
-            planned = self._confirm(self._terminal, sides)
+            with before_work():
+                planned = self._confirm(self._terminal, sides)
             count = self._count
             self._pace = Pace(
                 self._selection.count,
@@ -343,7 +350,8 @@ def ended(
         return exc, exit_codes.of_error(exc)
     except KeyboardInterrupt as exc:
         interrupted = exc if isinstance(exc, Interrupted) else Interrupted(2)
-        return Interruption(interrupted.name), interrupted.exit_code
+        told = Interruption(interrupted.name, has_begun=interrupted.has_begun)
+        return told, interrupted.exit_code
     except Exception as exc:  # noqa: BLE001  the last resort: nobody is shown a traceback
         if view.is_verbose:
             terminal.tell(map(Line, trace_of(exc)))

@@ -19,7 +19,7 @@ from typing import NamedTuple, Protocol, TextIO
 EMOJI = ("🔍", "📊", "🔄", "📥", "✅", "🧹", "🎉", "❌", "⚠️", "⏳", "❓")
 """Every emoji that begins a line of ours."""
 
-_EMOJI_AT_START = re.compile(rf"^(?:{'|'.join(EMOJI)})\s*", re.MULTILINE)
+_EMOJI_AT_START = re.compile(rf"^(\x1b\[\d+m)?(?:{'|'.join(EMOJI)})\s*", re.MULTILINE)
 _PLAIN_SIGNS = str.maketrans({"…": "...", "→": "->", "–": "-"})
 # An id or a profile's text must neither forge a line of the answer nor steer the terminal.
 _CONTROL_SIGNS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -116,7 +116,7 @@ class Stream:
 
     def _carried(self, text: str) -> str:
         if not self._carries_emoji:
-            text = _EMOJI_AT_START.sub("", text)
+            text = _EMOJI_AT_START.sub(r"\1", text)
         if _can_encode(text, self.encoding):
             return text
         text = text.translate(_PLAIN_SIGNS)
