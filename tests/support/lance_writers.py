@@ -97,6 +97,18 @@ def _delete(store: ClaimableStore, number: int, round_number: int) -> None:
         store.publish([], [deletion(stamp) for stamp in seen])
 
 
+def _merge_files(location: str) -> None:
+    """Merge the table's files, as soon as the others let it: LanceDB gives way to whoever writes."""
+    while True:
+        try:
+            open_table(location).optimize(cleanup_older_than=timedelta(minutes=10))
+        except RuntimeError as error:
+            if "Retryable commit conflict" not in str(error):
+                raise
+        else:
+            return
+
+
 def _main() -> None:
     lines: Iterator[object] = map(json.loads, sys.stdin)
     told = next(lines)
@@ -112,7 +124,7 @@ def _main() -> None:
         assert isinstance(round_number, int)
         work(store, told["number"], round_number)
         if told["number"] == 0 and not told["is_naive"]:
-            open_table(told["location"]).optimize(cleanup_older_than=timedelta(minutes=10))
+            _merge_files(told["location"])
         sys.stdout.write(json.dumps("done") + "\n")
         sys.stdout.flush()
 
