@@ -213,7 +213,7 @@ bench-peers: venv peers
 	$(BIN)/python -m benchmarks.peers
 	$(BIN)/python -m benchmarks.peers_table
 
-bench-stores: venv
+bench-stores: venv milvus
 	$(BIN)/python -m benchmarks.stores
 
 bench-triggers: venv

@@ -219,6 +219,36 @@ def redis(folder: Path) -> Iterator[Place]:
         yield Place(f"{server.url}?index=store", load, "RediSearch 2.10 on Valkey 9")
 
 
+@contextmanager
+def milvus(folder: Path) -> Iterator[Place]:
+    """A standalone server; the bare load is the client's insert."""
+    from pymilvus import DataType, MilvusClient
+
+    from support.milvus_server import PASSWORD, USER, VERSION, MilvusServer
+
+    with MilvusServer() as server:
+        at = {"uri": server.address, "user": USER, "password": PASSWORD}
+        with closing(MilvusClient(**at, timeout=60.0)) as client:
+            # Ahead of the clock, as undrift's own is: it sleeps until the collection is loaded.
+            fields = MilvusClient.create_schema()
+            fields.add_field("id", DataType.VARCHAR, max_length=36, is_primary=True)
+            fields.add_field("stamp", DataType.VARCHAR, max_length=65_535)
+            fields.add_field("vector", DataType.FLOAT_VECTOR, dim=DIMENSION)
+            index = MilvusClient.prepare_index_params()
+            index.add_index("vector", index_type="FLAT", metric_type="COSINE")
+            client.create_collection("bare", schema=fields, index_params=index)
+
+            def load(written: Sequence[Record]) -> None:
+                for part in _parts(written, 1_000):
+                    rows = [
+                        {"id": r.stamp.vector_id, "stamp": _stamp(r), "vector": _list(r)}
+                        for r in part
+                    ]
+                    client.insert("bare", rows)
+
+            yield Place(server.url("store"), load, VERSION)
+
+
 STORES: Mapping[str, Callable[[Path], Any]] = {
     "sqlite": sqlite,
     "pgvector": pgvector,
@@ -227,6 +257,7 @@ STORES: Mapping[str, Callable[[Path], Any]] = {
     "chroma": chroma,
     "lancedb": lance,
     "redis": redis,
+    "milvus": milvus,
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from benchmarks import load
+from benchmarks import load, proofs, triggers
 from benchmarks.paper import table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -15,7 +15,7 @@ def test_the_table_of_speeds_is_that_of_the_last_run_of_the_benchmark() -> None:
     """Every store that was measured has its row, with just these figures."""
     measured = json.loads((ROOT / "benchmarks/results/stores.json").read_text())
     page = (ROOT / "docs/reference/stores.md").read_text()
-    assert len(measured) >= 7
+    assert len(measured) >= 8
     for figures in measured.values():
         cells = (
             f"{figures['bulk_rows_per_second']:,}",
@@ -26,6 +26,23 @@ def test_the_table_of_speeds_is_that_of_the_last_run_of_the_benchmark() -> None:
             figures["search_milliseconds"],
         )
         assert f"| {' | '.join(map(str, cells))} |" in page
+
+
+def test_what_triggers_cost_is_what_was_measured() -> None:
+    """To the digit."""
+    result = json.loads(triggers.RESULT.read_text())
+    page = (ROOT / "docs" / "how-to" / "change-capture.md").read_text()
+    assert triggers.table(result) in page, f"paste this into the page:\n{triggers.table(result)}"
+
+
+def test_proofs_are_those_of_the_last_runs() -> None:
+    """Of the simulation, the kills, the watch and the triggers."""
+    simulation = json.loads((proofs.RESULTS / "simulation.json").read_text())
+    kills = json.loads((proofs.RESULTS / "kill_loop.json").read_text())
+    assert sum(simulation["seeds"].values()) >= 10_000, "git checkout what a small run wrote"
+    assert kills["kills"] >= 1_000
+    page = (ROOT / "docs" / "explanation" / "consistency.md").read_text()
+    assert proofs.table() in page, f"paste this into the page:\n{proofs.table()}"
 
 
 def test_the_paper_is_computed_from_the_last_run_of_the_benchmark() -> None:
