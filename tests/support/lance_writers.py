@@ -98,7 +98,7 @@ def _delete(store: ClaimableStore, number: int, round_number: int) -> None:
 
 
 def _merge_files(location: str) -> None:
-    """Merge the table's files, as soon as the others let it: LanceDB gives way to whoever writes."""
+    """Merge the table's files once the others let it: LanceDB gives way to whoever writes."""
     while True:
         try:
             open_table(location).optimize(cleanup_older_than=timedelta(minutes=10))
