@@ -23,6 +23,9 @@ IS_SUITABLE := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(firstword $(foreach name,$(CANDIDATES),$(shell \
 	$(name) -c '$(IS_SUITABLE)' >/dev/null 2>&1 && echo $(name))))
 
+# Compiled modules are kept, whatever the shell says: the tests start undrift some thousand times.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Extended by CI and by hand; empty on a first look.
 PYTEST_ARGS ?=
 

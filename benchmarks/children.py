@@ -16,7 +16,9 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from compileall import compile_dir
 from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -118,15 +120,18 @@ def child(
 ) -> Iterator[subprocess.Popen[str]]:
     """A program that is connected and waits; ends with the block.
 
+    Its modules are compiled, as those of an installed program are.
+
     Args:
         python: of another environment, if the program needs one.
         environment: variables that it gets besides.
     """
+    _compile()
     with tempfile.TemporaryFile("w+") as errors:
         program = subprocess.Popen(
             [str(python), "-m", module],
             cwd=ROOT,
-            env=os.environ | dict(environment or {}),
+            env=os.environ | {"PYTHONDONTWRITEBYTECODE": ""} | dict(environment or {}),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -147,6 +152,12 @@ def child(
             except BaseException:
                 program.kill()
                 raise
+
+
+@cache
+def _compile() -> None:
+    for package in ("src/undrift", "benchmarks"):
+        compile_dir(ROOT / package, quiet=2)
 
 
 def say(program: subprocess.Popen[str], line: str) -> None:

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from undrift.model import Stamp, Wanted
+from undrift.model import Stamp
 from undrift.ports import OwnerContent, Source, VectorStore
 
 FORMAT = "1"
@@ -57,13 +57,17 @@ NO_RECORDS = RecordsDigest(0, records_digest([]), 0, 0)
 """Of an owner whom the store does not have."""
 
 
-def wanted_digest(wanted: Wanted) -> bytes:
-    """The digest of the records that the source wants."""
+def wanted_digest(fingerprints: Mapping[tuple[str, str], str]) -> bytes:
+    """The digest of the records that the source wants.
+
+    Args:
+        fingerprints: by ``(kind, entity_id)``, see `Outline`.
+    """
     # As `records_digest`, without a tuple for each: this runs once for every entity of a fleet.
     return _hashed(
         [
-            f"{entity.fingerprint}|{kind}:{len(entity_id)}:{entity_id}"
-            for (kind, entity_id), entity in wanted.entities.items()
+            f"{print_}|{kind}:{len(entity_id)}:{entity_id}"
+            for (kind, entity_id), print_ in fingerprints.items()
         ]
     )
 

@@ -119,6 +119,22 @@ class Wanted:
     without_text: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """What a `Wanted` says, for whom fingerprints are enough; making one takes less time.
+
+    Attributes:
+        fingerprints: by ``(kind, entity_id)``; only of entities with a text.
+        counts: as in `Wanted`.
+        without_text: as in `Wanted`.
+    """
+
+    owner_id: str
+    fingerprints: Mapping[tuple[str, str], str]
+    counts: Mapping[str, int]
+    without_text: int = 0
+
+
 class Outcome(StrEnum):
     """What is known of an owner after a run."""
 

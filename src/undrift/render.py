@@ -7,16 +7,20 @@ render all texts in one call; hash.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from undrift import fingerprint as hashes
 from undrift.errors import InvalidDocument
 from undrift.identity import MAX_OWNER_BYTES, Identities, View, dotted, require_storable
 from undrift.mapping import KIND_DEFAULTS, MAX_EMBEDDED_CHARACTERS, EntitySpec, FieldsRead
 from undrift.mapping import Mapping as SourceMapping
-from undrift.model import Entity, Wanted
+from undrift.model import Entity, Outline, Wanted
 from undrift.ports import Element, OwnerContent
 from undrift.templates import MISSING, OwnerTemplate, Row, is_template, variables
+
+T = TypeVar("T")
+_Identity = tuple[str, str]
+"""Kind and id."""
 
 
 class _CompiledSpec(NamedTuple):
@@ -60,19 +64,17 @@ class Renderer:
         Raises:
             InvalidDocument: an id is unusable or given twice, or a template fails on this content.
         """
-        owner_id = content.owner_id
-        require_storable(owner_id, "owner id", owner_id, MAX_OWNER_BYTES)
-        elements = content.elements()
-        try:
-            self._identities.assign(owner_id, elements)
-            texts = self._render_texts(owner_id, elements)
-            return self._entities(owner_id, elements, texts)
-        except (RecursionError, ValueError) as exc:
-            raise InvalidDocument(
-                owner_id,
-                why="a value in it is nested too deeply, or a number of thousands of digits.",
-                fix="correct it, or leave the field out of metadata, id and key",
-            ) from exc
+        entities, counts, without_text = self._rendered(content, _entity)
+        return Wanted(content.owner_id, entities, counts, without_text)
+
+    def outline(self, content: OwnerContent) -> Outline:
+        """What the entities of one owner are, by their fingerprints alone.
+
+        Raises:
+            InvalidDocument: as `render` does.
+        """
+        fingerprints, counts, without_text = self._rendered(content, _fingerprint)
+        return Outline(content.owner_id, fingerprints, counts, without_text)
 
     def identify(self, content: OwnerContent) -> Sequence[Sequence[Element]]:
         """The owner's elements by entity spec, each with its id and view, without their texts.
@@ -83,6 +85,24 @@ class Renderer:
         elements = content.elements()
         self._identities.assign(content.owner_id, elements)
         return elements
+
+    def _rendered(
+        self, content: OwnerContent, make: _Make[T]
+    ) -> tuple[dict[_Identity, T], dict[str, int], int]:
+        """What *make* makes of each entity, how many there are by kind, how many have no text."""
+        owner_id = content.owner_id
+        require_storable(owner_id, "owner id", owner_id, MAX_OWNER_BYTES)
+        elements = content.elements()
+        try:
+            self._identities.assign(owner_id, elements)
+            texts = self._render_texts(owner_id, elements)
+            return self._made(owner_id, elements, texts, make)
+        except (RecursionError, ValueError) as exc:
+            raise InvalidDocument(
+                owner_id,
+                why="a value in it is nested too deeply, or a number of thousands of digits.",
+                fix="correct it, or leave the field out of metadata, id and key",
+            ) from exc
 
     def _render_texts(self, owner_id: str, elements: Sequence[Sequence[Element]]) -> list[str]:
         rows: list[list[Row]] = [
@@ -99,46 +119,51 @@ class Renderer:
                 fix=f"make the template of [[entity]] kind = {kind!r} cope with this content",
             ) from exc
 
-    def _entities(
-        self, owner_id: str, elements: Sequence[Sequence[Element]], texts: list[str]
-    ) -> Wanted:
-        entities: dict[tuple[str, str], Entity] = {}
-        empty: set[tuple[str, str]] = set()
+    def _made(
+        self,
+        owner_id: str,
+        elements: Sequence[Sequence[Element]],
+        texts: Iterable[str],
+        make: _Make[T],
+    ) -> tuple[dict[_Identity, T], dict[str, int], int]:
+        made: dict[_Identity, T] = {}
+        empty: set[_Identity] = set()
         counts: dict[str, int] = {}
         remaining = iter(texts)
         for compiled, spec_elements in zip(self._specs, elements, strict=True):
             kind = compiled.kind
             for element in spec_elements:
-                entity = _entity(owner_id, compiled, element, next(remaining))
-                identity = (kind, entity.entity_id)
-                if not entity.text:
+                text, encoded = _encoded(next(remaining).strip())
+                identity = (kind, element.entity_id)
+                if not text:
                     empty.add(identity)
-                elif identity not in entities:
-                    entities[identity] = entity
+                    continue
+                one = make(owner_id, compiled, element, text, encoded)
+                if identity not in made:
+                    made[identity] = one
                     counts[kind] = counts.get(kind, 0) + 1
-                elif entities[identity].fingerprint != entity.fingerprint:
-                    raise _duplicate_id(owner_id, entity)
-        conflict = empty & entities.keys()
+                elif made[identity] != one:
+                    raise _duplicate_id(owner_id, identity)
+        conflict = empty & made.keys()
         if conflict:
-            raise _duplicate_id(owner_id, entities[min(conflict)])
+            raise _duplicate_id(owner_id, min(conflict))
         for kind, _ in empty:
             counts[kind] = counts.get(kind, 0) + 1
-        return Wanted(owner_id, entities, counts, without_text=len(empty))
+        return made, counts, len(empty)
 
 
-def _entity(owner_id: str, compiled: _CompiledSpec, element: Element, rendered: str) -> Entity:
-    text, encoded = _encoded(rendered.strip())
+_Make = Callable[[str, _CompiledSpec, Element, str, bytes], T]
+"""Makes something of an entity: owner, spec, element, text and the text's UTF-8."""
+
+
+def _entity(
+    owner_id: str, compiled: _CompiledSpec, element: Element, text: str, encoded: bytes
+) -> Entity:
     embedded = encoded
     if len(text) > MAX_EMBEDDED_CHARACTERS:
         embedded = text[:MAX_EMBEDDED_CHARACTERS].encode()
-    view = element.view or {}
-    values = {name: view[name] for name in compiled.metadata if name in view}
-    for name, lookup in compiled.dotted_metadata:
-        value = lookup(view)
-        if value is not None:
-            values[name] = value
-    metadata_json = hashes.canonical_json(values)
     kind, entity_id = compiled.kind, element.entity_id
+    metadata_json = _metadata_json(compiled, element)
     return Entity(
         kind,
         entity_id,
@@ -148,6 +173,24 @@ def _entity(owner_id: str, compiled: _CompiledSpec, element: Element, rendered: 
         hashes.text_hash(embedded),
         hashes.fingerprint(kind, entity_id, owner_id, encoded, metadata_json),
     )
+
+
+def _fingerprint(
+    owner_id: str, compiled: _CompiledSpec, element: Element, text: str, encoded: bytes
+) -> str:
+    del text
+    metadata_json = _metadata_json(compiled, element)
+    return hashes.fingerprint(compiled.kind, element.entity_id, owner_id, encoded, metadata_json)
+
+
+def _metadata_json(compiled: _CompiledSpec, element: Element) -> str:
+    view = element.view or {}
+    values = {name: view[name] for name in compiled.metadata if name in view}
+    for name, lookup in compiled.dotted_metadata:
+        value = lookup(view)
+        if value is not None:
+            values[name] = value
+    return hashes.canonical_json(values)
 
 
 def _encoded(text: str) -> tuple[str, bytes]:
@@ -162,11 +205,12 @@ def _encoded(text: str) -> tuple[str, bytes]:
     return text, encoded
 
 
-def _duplicate_id(owner_id: str, entity: Entity) -> InvalidDocument:
+def _duplicate_id(owner_id: str, identity: _Identity) -> InvalidDocument:
+    kind, entity_id = identity
     return InvalidDocument(
         owner_id,
-        why=f"two entities of kind {entity.kind} have the id {entity.entity_id!r} and different "
-        "content, so it cannot be told which is true.",
+        why=f"two entities of kind {kind} have the id {entity_id!r} and different content, so it "
+        "cannot be told which is true.",
         fix="give each its own id in the source",
     )
 

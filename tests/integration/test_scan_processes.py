@@ -51,14 +51,14 @@ def drifted(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
 
 
 def workers_of(process: Program) -> list[int]:
-    """Both processes of its pool, once they are there."""
+    """Both processes of its pool, once they are there; it is the third itself."""
     until(lambda: len(children_of(process.pid)) == 2, "two processes are at work")
     return children_of(process.pid)
 
 
 def started(drifted: Fleet, *options: str, **struck: object) -> Program:
-    """A check that renders in two processes from its first page on."""
-    job = drifted.job("--processes", "2", *options, many_rendered=0, **struck)  # type: ignore[arg-type]
+    """A check that renders in three processes from its first page on."""
+    job = drifted.job("--processes", "3", *options, many_rendered=0, **struck)  # type: ignore[arg-type]
     return drifted.program(job)
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from support.layouts import Document, document, experience
 from support.postgres import PostgresServer, with_login
+from support.rendering import note_rendered
 from support.scanning import (
     NO_MEMOS,
     assert_true,
@@ -25,9 +26,7 @@ from undrift import Undrift
 from undrift.errors import ConfigError, StateUnavailable
 from undrift.events import CheckStarted, SyncEvent
 from undrift.memory import FleetMemory
-from undrift.model import Read, Wanted
-from undrift.ports import OwnerContent
-from undrift.render import Renderer
+from undrift.model import Read
 from undrift.scan.options import DEFAULT_CHECK, CheckOptions
 from undrift.states import _pg_layout, _sqlite_layout
 
@@ -60,14 +59,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Callable[[Undrift], Reads]:
     """A function that writes down what an `Undrift` reads from now on."""
 
     def recorded(sides: Undrift) -> Reads:
-        found = Reads()
-        render = Renderer.render
-
-        def rendered(self: Renderer, content: OwnerContent) -> Wanted:
-            found.rendered.append(content.owner_id)
-            return render(self, content)
-
-        monkeypatch.setattr(Renderer, "render", rendered)
+        found = Reads(rendered=note_rendered(monkeypatch))
 
         def note(side: object, name: str, into: list[str]) -> None:
             inner = getattr(side, name)

@@ -12,14 +12,14 @@ import pytest
 from support.drift import Drift, fleet, plant_everything
 from support.every_store import world_on
 from support.layouts import document, experience
+from support.rendering import note_rendered
 from support.scanning import NO_MEMOS, assert_true, checked, content, named, small_pages, warm
 from support.sides import CountingEmbedder, World, drift_of
 from undrift import Outcome, Undrift
 from undrift.digests import PagedStore
 from undrift.heal import NO_HEALING
-from undrift.model import Read, Wanted
-from undrift.ports import OwnerContent, StoreClass
-from undrift.render import Renderer
+from undrift.model import Read
+from undrift.ports import StoreClass
 from undrift.scan.options import DEFAULT_CHECK
 from undrift.scan.page import PageCheck, PageResult
 from undrift.stores import open_store
@@ -32,16 +32,8 @@ OWNERS = 60
 @contextmanager
 def rendered() -> Iterator[list[str]]:
     """The owners that are rendered meanwhile."""
-    owners: list[str] = []
-    render = Renderer.render
-
-    def noted(self: Renderer, content: OwnerContent) -> Wanted:
-        owners.append(content.owner_id)
-        return render(self, content)
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Renderer, "render", noted)
-        yield owners
+        yield note_rendered(patch)
 
 
 @pytest.fixture(params=["lancedb", "qdrant engine", "qdrant"])

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
+import pytest
+
+from undrift.errors import InvalidDocument
 from undrift.mapping import DocumentTable, EntitySpec, default_entities
 from undrift.mapping import Mapping as SourceMapping
-from undrift.model import Entity, Wanted
+from undrift.model import Entity, Outline, Wanted
+from undrift.ports import OwnerContent
 from undrift.render import Renderer
 from undrift.sources.documents import GivenProfile
 from undrift.sources.paths import PathTree
 
 JsonObject = Mapping[str, object]
+
+T = TypeVar("T")
 
 
 def mapping_of(*entities: EntitySpec) -> SourceMapping:
@@ -20,10 +28,43 @@ def mapping_of(*entities: EntitySpec) -> SourceMapping:
 
 
 def rendered(document: JsonObject, *entities: EntitySpec, owner_id: str = "ann") -> Wanted:
-    """What *document* renders to; without *entities* by the origin's layout."""
+    """What *document* renders to; without *entities* by the origin's layout.
+
+    Its outline must say the same, also of a document that is refused.
+    """
     mapping = mapping_of(*entities)
-    paths = PathTree(mapping.entities)
-    return Renderer(mapping).render(GivenProfile(owner_id, document, paths))
+    content = GivenProfile(owner_id, document, PathTree(mapping.entities))
+    renderer = Renderer(mapping)
+    try:
+        wanted = renderer.render(content)
+    except InvalidDocument as refusal:
+        with pytest.raises(InvalidDocument, match=re.escape(refusal.why)):
+            renderer.outline(content)
+        raise
+    assert renderer.outline(content) == outline_of(wanted)
+    return wanted
+
+
+def outline_of(wanted: Wanted) -> Outline:
+    """The outline of *wanted*."""
+    fingerprints = {identity: entity.fingerprint for identity, entity in wanted.entities.items()}
+    return Outline(wanted.owner_id, fingerprints, wanted.counts, wanted.without_text)
+
+
+def note_rendered(patch: pytest.MonkeyPatch) -> list[str]:
+    """The owners that are rendered from now on, in either way."""
+    owners: list[str] = []
+
+    def noting(way: Callable[[Renderer, OwnerContent], T]) -> Callable[[Renderer, OwnerContent], T]:
+        def noted(renderer: Renderer, content: OwnerContent) -> T:
+            owners.append(content.owner_id)
+            return way(renderer, content)
+
+        return noted
+
+    patch.setattr(Renderer, "render", noting(Renderer.render))
+    patch.setattr(Renderer, "outline", noting(Renderer.outline))
+    return owners
 
 
 def entities_of(wanted: Wanted, kind: str) -> list[Entity]:

@@ -110,7 +110,7 @@ def strike_at(place: str, occurrence: int, number: signal.Signals) -> None:
     from undrift.cli.report import JsonDocument
     from undrift.render import Renderer
 
-    owner, name = {"rendered": (Renderer, "render"), "told": (JsonDocument, "owner")}[place]
+    owner, name = {"rendered": (Renderer, "outline"), "told": (JsonDocument, "owner")}[place]
     inner: Callable[..., Any] = getattr(owner, name)
     left = occurrence
 

@@ -1,9 +1,14 @@
-"""The processes of a pool, as the system sees them."""
+"""The processes of a pool, as the system sees them, and what they can do in a test."""
 
 from __future__ import annotations
 
+import os
+import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+
+from undrift.scan.page import PageCheck, PageResult
 
 
 def children_of(pid: int) -> list[int]:
@@ -21,3 +26,15 @@ def is_worker(pid: int) -> bool:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
         return state != "Z" and b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
     return False
+
+
+class Checker(PageCheck):
+    """A check that finds nobody, and says as the number of the rendered who it was."""
+
+    def __init__(self) -> None: ...
+
+    def __call__(self, owners: Sequence[str]) -> PageResult:
+        """Take a moment, and say which process this is."""
+        del owners
+        time.sleep(0.005)
+        return PageResult([], rendered=os.getpid())

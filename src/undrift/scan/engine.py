@@ -18,7 +18,13 @@ from undrift.spawned import SpawnedPool
 THREADS = 2
 """While one waits for the source, another waits for the store."""
 
-MANY_RENDERED = 4_000
+PAGES_EACH = 3
+"""Pages that are under way, for each who checks them: one may take longer than the next ones."""
+
+MOST_PAGES = 1_000
+"""Pages that wait for an answer, those without anybody included."""
+
+MANY_RENDERED = 2_000
 """Owners rendered by threads before processes are started, which take a second to begin."""
 
 
@@ -54,17 +60,27 @@ class Engine(Protocol):
 def in_order(
     pages: Iterator[Page], submit: Callable[[Sequence[str]], Job], window: Callable[[], int]
 ) -> Iterator[tuple[Page, PageResult]]:
-    """Have *pages* checked, so many at once, and yield them in their order."""
+    """Have *pages* checked, so many at once, and yield them in their order.
+
+    Pages without anybody are no work: they are listed while the last of the others are checked.
+    """
     jobs: deque[tuple[Page, Job]] = deque()
+    under_way = 0
     for page in pages:
         reach("scan.page_read")
-        jobs.append((page, submit(page.owners)))
-        while len(jobs) >= window():
+        jobs.append((page, submit(page.owners) if page.owners else _nobody))
+        under_way += bool(page.owners)
+        while jobs and (under_way >= window() or not jobs[0][0].owners or len(jobs) > MOST_PAGES):
             done, job = jobs.popleft()
+            under_way -= bool(done.owners)
             yield done, job()
     while jobs:
         done, job = jobs.popleft()
         yield done, job()
+
+
+def _nobody() -> PageResult:
+    return PageResult([], 0)
 
 
 class LocalEngine:
@@ -72,11 +88,11 @@ class LocalEngine:
 
     Threads do while the databases have the work: comparing digests takes hardly any time here.
     Rendering is another matter, and Python renders in one thread at a time; once many owners had to
-    be rendered, processes are started, and take over when they have begun.
+    be rendered, further processes are started, and take their share when they have begun.
 
     Args:
         open_check: None where the sides can be opened in this process only.
-        processes: at most so many; 1 stays in this one.
+        processes: at most so many, this one among them.
     """
 
     def __init__(
@@ -88,16 +104,18 @@ class LocalEngine:
     ) -> None:
         self._check = check
         self._open_check = open_check
-        self._processes = processes if open_check is not None else 1
+        self._others = processes - 1 if open_check is not None else 0
+        self._window = PAGES_EACH * max(THREADS, self._others + 1)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="undrift-check")
         self._pool: SpawnedPool | None = None
         self._beginning: list[Future[None]] = []
         self._rendered = 0
-        self._lock = Lock()
+        self._here = _Waiting()
+        self._elsewhere = _Waiting()
 
     def check(self, pages: Iterator[Page]) -> Iterator[tuple[Page, PageResult]]:
-        """Check *pages*, twice as many at once as there is somebody to do it."""
-        return in_order(pages, self._submit, lambda: 2 * max(THREADS, self._processes))
+        """Check *pages*, several at once for everybody who does."""
+        return in_order(pages, self._submit, lambda: self._window)
 
     def close(self) -> None:
         """End the threads and processes."""
@@ -107,15 +125,13 @@ class LocalEngine:
             self._pool = None
 
     def _submit(self, owners: Sequence[str]) -> Job:
-        is_much = self._rendered >= MANY_RENDERED and self._processes > 1
+        is_much = self._rendered >= MANY_RENDERED and self._others > 0
         if is_much and self._pool is None and self._open_check is not None:
             self._start(self._open_check)
-        if self._pool is None or not all(future.done() for future in self._beginning):
-            future = self._threads.submit(self._check, owners)
-            future.add_done_callback(self._count)
-            return future.result
+        if self._pool is None or not self._is_their_turn():
+            return self._submit_here(owners)
         try:
-            elsewhere = self._pool.submit(_check_here, owners)
+            elsewhere = self._elsewhere.noted(self._pool.submit(_check_here, owners))
         except BrokenExecutor:
             return lambda: self._instead(owners)
 
@@ -127,23 +143,52 @@ class LocalEngine:
 
         return result
 
+    def _is_their_turn(self) -> bool:
+        """Whether a process has less to do than this one, which has the answer to tell besides."""
+        if not all(future.done() for future in self._beginning):
+            return False
+        return self._elsewhere.count <= self._here.count * self._others
+
+    def _submit_here(self, owners: Sequence[str]) -> Job:
+        future = self._here.noted(self._threads.submit(self._check, owners))
+
+        def result() -> PageResult:
+            found = future.result()
+            self._rendered += found.rendered
+            return found
+
+        return result
+
     def _start(self, open_check: Callable[[], PageCheck]) -> None:
-        self._pool = pool = SpawnedPool(self._processes, partial(_open_here, open_check))
+        self._pool = pool = SpawnedPool(self._others, partial(_open_here, open_check))
         with suppress(BrokenExecutor):  # which the next page meets too
-            self._beginning = [pool.submit(_begun) for _ in range(self._processes)]
+            self._beginning = [pool.submit(_begun) for _ in range(self._others)]
 
     def _instead(self, owners: Sequence[str]) -> PageResult:
         """Check *owners* here: a process that was killed takes its whole pool with it."""
-        self._processes = 1
+        self._others = 0
         pool, self._pool = self._pool, None
         if pool is not None:
             pool.close()
         return self._check(owners)
 
-    def _count(self, future: Future[PageResult]) -> None:
-        if not future.cancelled() and future.exception() is None:
-            with self._lock:
-                self._rendered += future.result().rendered
+
+class _Waiting:
+    """How many pages somebody still has to check. May be used from several threads."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._lock = Lock()
+
+    def noted(self, page: Future[PageResult]) -> Future[PageResult]:
+        """*page*, which counts until it is done."""
+        self._add(1)
+        page.add_done_callback(lambda _: self._add(-1))
+        return page
+
+    def _add(self, pages: int) -> None:
+        with self._lock:
+            self.count += pages
 
 
 # --- in a process of the pool ---------------------------------------------------------------------

@@ -33,9 +33,9 @@ class CheckOptions:
         resume: go on where the last run of this kind was ended early.
         saves_progress: save where the run is, for one that resumes; ``until`` and ``resume`` do
             too.
-        processes: at most so many render what is not remembered. More than one starts further
-            Python processes, so a program that asks for it is to be written as one that uses
-            `multiprocessing`: behind ``if __name__ == "__main__":``.
+        processes: at most so many, this one among them, render what is not remembered. More than
+            one starts further Python processes, so a program that asks for it is to be written as
+            one that uses `multiprocessing`: behind ``if __name__ == "__main__":``.
         engine: makes what checks the pages; None for threads and processes of this machine.
         listener: told how the run begins, and how it ends early.
     """

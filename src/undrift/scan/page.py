@@ -27,7 +27,7 @@ from undrift.digests import (
 from undrift.errors import ConfigError, InvalidDocument, UndriftError, UnknownStateError
 from undrift.look import Sides
 from undrift.memory import FleetMemory, Memo
-from undrift.model import Outcome, Read, SyncStatus, Wanted
+from undrift.model import Outcome, Outline, Read, SyncStatus
 from undrift.ports import OwnerContent
 
 _log = logging.getLogger(__name__)
@@ -199,10 +199,10 @@ class PageCheck:
 
     def _rendered(self, content: OwnerContent, raw: bytes) -> Memo | None:
         try:
-            wanted = self._sides.renderer.render(content)
+            outline = self._sides.renderer.outline(content)
         except InvalidDocument:
             return None  # the full check says why
-        return Memo(raw, wanted_digest(wanted), _counts_text(wanted))
+        return Memo(raw, wanted_digest(outline.fingerprints), _counts_text(outline))
 
     def _remember(self, made: Mapping[str, Memo]) -> None:
         if self._memory is None or not made:
@@ -232,12 +232,16 @@ def _note_if_equal(
 # --- what a memo says of an owner's entities ------------------------------------------------------
 
 
-def _counts_text(wanted: Wanted) -> str:
-    source = dict(wanted.counts)
-    if not wanted.without_text:
-        return json.dumps([source])
-    store = Counter(entity.kind for entity in wanted.entities.values())
-    return json.dumps([source, dict(store), wanted.without_text])
+def _counts_text(outline: Outline) -> str:
+    if not outline.without_text:
+        return _counted(tuple(outline.counts.items()))
+    store = Counter(kind for kind, _ in outline.fingerprints)
+    return json.dumps([dict(outline.counts), dict(store), outline.without_text])
+
+
+@lru_cache(maxsize=10_000)
+def _counted(counts: tuple[tuple[str, int], ...]) -> str:
+    return json.dumps([dict(counts)])
 
 
 @lru_cache(maxsize=10_000)

@@ -16,7 +16,7 @@ from undrift.digests import (
     wanted_digest,
 )
 from undrift.fingerprint import vector_id
-from undrift.model import Stamp, Wanted
+from undrift.model import Stamp
 from undrift.ports import Record, VectorStore
 from undrift.state import ClaimableStore
 from undrift.testing._store_enumeration import LOOKALIKE_OWNERS, ODD_IDS
@@ -82,9 +82,9 @@ class DigestContract(StoreFixtures):
         written = [record(e.entity_id, kind=e.kind, text=e.text) for e in wanted.values()]
         store.publish(written, [])
         digest = _digests(store, "1")["1"]
-        assert digest.digest == wanted_digest(Wanted("1", wanted, {}))
+        assert digest.digest == wanted_digest({key: e.fingerprint for key, e in wanted.items()})
         assert digest == RecordsDigest(len(written), digest.digest, amiss=0, unmanaged=0)
-        assert NO_RECORDS.digest == wanted_digest(Wanted("1", {}, {}))
+        assert NO_RECORDS.digest == wanted_digest({})
 
     def test_every_owner_that_is_there_has_a_digest_and_no_other(self, store: VectorStore) -> None:
         """In whatever order and number they are asked for."""

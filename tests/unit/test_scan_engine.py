@@ -1,0 +1,94 @@
+"""Who checks which page, and in which order the answers come."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import wait
+
+import pytest
+
+from support.spawned import Checker
+from undrift.scan import engine
+from undrift.scan.feed import Page, Position
+from undrift.scan.page import PageResult
+
+NOBODY: Sequence[str] = ()
+
+
+class Log:
+    """Pages and jobs that write down what is asked of them."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    def pages(self, *owners: Sequence[str]) -> Iterator[Page]:
+        for number, listed in enumerate(owners):
+            self.events.append(f"list {number}")
+            yield Page(listed, Position(False, str(number)))
+
+    def submit(self, owners: Sequence[str]) -> engine.Job:
+        (owner,) = owners
+        self.events.append(f"begin {owner}")
+
+        def job() -> PageResult:
+            self.events.append(f"await {owner}")
+            return PageResult([], rendered=1)
+
+        return job
+
+    def run(self, window: int, *owners: Sequence[str]) -> list[tuple[str | None, int]]:
+        found = engine.in_order(self.pages(*owners), self.submit, lambda: window)
+        return [(page.end.after, result.rendered) for page, result in found]
+
+
+def test_as_many_pages_are_under_way_as_the_window_has_room_for() -> None:
+    log = Log()
+    assert log.run(2, "a", "b", "c") == [("0", 1), ("1", 1), ("2", 1)]
+    expected = "list 0, begin a, list 1, begin b, await a, list 2, begin c, await b, await c"
+    assert ", ".join(log.events) == expected
+
+
+def test_pages_without_anybody_are_listed_while_others_are_checked() -> None:
+    """They are told behind those all the same, and nobody is asked to check them."""
+    log = Log()
+    found = log.run(3, "a", "b", NOBODY, NOBODY, NOBODY)
+    assert found == [("0", 1), ("1", 1), ("2", 0), ("3", 0), ("4", 0)]
+    expected = "list 0, begin a, list 1, begin b, list 2, list 3, list 4, await a, await b"
+    assert ", ".join(log.events) == expected
+
+
+def test_pages_that_wait_for_an_answer_are_not_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "MOST_PAGES", 2)
+    log = Log()
+    assert len(log.run(3, "a", NOBODY, NOBODY, NOBODY)) == 4
+    assert ", ".join(log.events) == "list 0, begin a, list 1, list 2, await a, list 3"
+
+
+def test_pages_without_anybody_are_told_at_once_where_nothing_is_under_way() -> None:
+    log = Log()
+    found = engine.in_order(log.pages(NOBODY, NOBODY), log.submit, lambda: 4)
+    assert next(found)[0].end.after == "0"
+    assert log.events == ["list 0"]
+
+
+def test_this_process_and_the_others_share_the_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of them is checked once, and this one goes on when the others have begun."""
+    monkeypatch.setattr(engine, "MANY_RENDERED", 1)
+    local = engine.LocalEngine(Checker(), Checker, processes=3)
+
+    def pages() -> Iterator[Page]:
+        for number in range(200):
+            yield Page([str(number)], Position(False, str(number)))
+            if local._beginning:
+                wait(local._beginning)
+
+    try:
+        found = [(page.end.after, result.rendered) for page, result in local.check(pages())]
+    finally:
+        local.close()
+    assert [after for after, _ in found] == [str(number) for number in range(200)]
+    by_process = Counter(process for _, process in found)
+    assert len(by_process) > 1
+    assert by_process[os.getpid()] > 1
