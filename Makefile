@@ -153,12 +153,12 @@ else
 	$(PYTEST) $(PYTEST_ARGS)
 endif
 
-# Part of `test`: the wheel in an empty environment, as a user installs it.
 # Part of `test`: the contract of every store, on real servers and engines, with a table of what each
 # promises and what is skipped, and the drift that is planted and repaired on each of them.
 test-stores: venv milvus
 	$(PYTEST) tests/contract tests/integration/test_every_store.py $(PYTEST_ARGS)
 
+# Part of `test`: the wheel in an empty environment, as a user installs it.
 test-wheel: venv
 	$(BIN)/pytest -m wheel $(PYTEST_ARGS)
 
