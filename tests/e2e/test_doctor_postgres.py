@@ -13,7 +13,7 @@ from support.bad_input import assert_clean, nothing_lost
 from support.cli import Ran, Shell, experiences
 from support.cut_proxy import CutProxy
 from support.layouts import ENGINEER
-from support.pooler import pooled
+from support.pooler import needs_pooler, pooled
 from support.postgres import PostgresServer, with_login
 from undrift.cli import app
 
@@ -430,6 +430,7 @@ def test_a_table_that_somebody_alters_is_unknown_and_not_waited_for(
     assert checks["source.table.profiles"]["status"] == "unknown"
 
 
+@needs_pooler
 def test_a_pooler_is_seen_by_its_greeting(postgres_shell: Shell) -> None:
     """A hint, and never a problem; control: without one, nothing is seen."""
     postgres_shell.put(1, ENGINEER)

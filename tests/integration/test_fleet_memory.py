@@ -12,7 +12,7 @@ from typing import Protocol
 import psycopg
 import pytest
 
-from support.pooler import pooled
+from support.pooler import needs_pooler, pooled
 from support.postgres import PostgresServer, with_login
 from support.sides import NAMESPACE, Database, World
 from undrift.errors import ConfigError, StateUnavailable
@@ -332,6 +332,7 @@ def test_a_locked_file_keeps_nobody_from_reading_its_memory(
     assert list(memory.results(RUN, begun.run_id)) == []
 
 
+@needs_pooler
 def test_a_memory_works_through_a_pooler(postgres_url: str, opened: OpenState) -> None:
     """Nothing of a session outlasts a transaction."""
     with pooled(postgres_url) as url:

@@ -10,14 +10,12 @@ import psycopg
 import pytest
 
 from support.layouts import document, experience
-from support.pooler import PROGRAM, pooled
+from support.pooler import needs_pooler, pooled
 from support.sides import World
 from undrift import Outcome, Undrift
 from undrift.heal import NO_HEALING
 
-pytestmark = pytest.mark.skipif(
-    PROGRAM is None, reason="PgBouncer is not installed, and no package registry has it"
-)
+pytestmark = needs_pooler
 
 OWNERS = {
     str(n): document(experience("exp_1", f"Text {n}"), skills=["SQL", f"Skill {n}"])

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from support.files import as_nobody
-from support.pooler import pooled
+from support.pooler import needs_pooler, pooled
 from support.postgres import PostgresServer, with_login
 from undrift import mounts
 from undrift.errors import ConfigError, StateUnavailable
@@ -342,6 +342,7 @@ def test_an_unknown_database_is_a_configuration_error(
         opened(postgres_server.url("nowhere")).exists()
 
 
+@needs_pooler
 def test_a_state_works_through_a_pooler(
     postgres_url: str, opened: Callable[..., FencedState]
 ) -> None:

@@ -12,9 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 import sqlalchemy as sa
 
 PROGRAM = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin:/usr/local/sbin")
+needs_pooler = pytest.mark.skipif(
+    PROGRAM is None, reason="PgBouncer is not installed: Debian's package pgbouncer"
+)
 _START_SECONDS = 20.0
 
 

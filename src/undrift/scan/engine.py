@@ -18,7 +18,7 @@ from undrift.spawned import SpawnedPool
 THREADS = 2
 """While one waits for the source, another waits for the store."""
 
-PAGES_EACH = 3
+PAGES_EACH = 2
 """Pages that are under way, for each who checks them: one may take longer than the next ones."""
 
 MOST_PAGES = 1_000
