@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from support.postgres import PostgresServer, with_login
+from support.postgres import UNREACHABLE, PostgresServer, with_login
 from support.sources import SourceDatabase, documents, failures, owners_of, shown
 from undrift.errors import ConfigError, SourceUnavailable
 from undrift.sources.database import Database
@@ -63,7 +63,7 @@ def test_server_that_does_not_answer_is_unavailable() -> None:
         taken.bind(("127.0.0.1", 0))  # bound and not listening: nobody else can get the port
         port = taken.getsockname()[1]
         with documents(f"postgresql://app:{SECRET}@127.0.0.1:{port}/app") as source:
-            with pytest.raises(SourceUnavailable, match="refused") as caught:
+            with pytest.raises(SourceUnavailable, match=UNREACHABLE) as caught:
                 source.describe()
             assert all(isinstance(error, SourceUnavailable) for error in failures(source))
     assert "server runs" in caught.value.fix

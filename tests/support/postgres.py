@@ -43,6 +43,10 @@ from support.ports import PORTS, KeptPort, free_port
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0
 
+UNREACHABLE = r"(?i)connection refused|server closed the connection"
+"""What is said where no server listens. psycopg asks how a connection comes along before there is
+an answer, and what is refused only then is told as closed."""
+
 StopMode = Literal["fast", "immediate", "kill"]
 """How to stop: `fast` ends the sessions and writes a checkpoint, `immediate` recovers at the next
 start, `kill` is `kill -9` of every process, as when the machine fails."""
