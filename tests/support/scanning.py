@@ -180,7 +180,7 @@ class Fleet(NamedTuple):
         by: str = "SIGKILL",
         every_seconds: float = 0,
         control: str | None = None,
-        many_rendered: int = 4_000,
+        many_rendered: int = 2_000,
     ) -> dict[str, object]:
         """What `support.scan_child` is asked for."""
         return {

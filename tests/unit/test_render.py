@@ -317,3 +317,15 @@ def test_kind_with_defaults_requires_what_somebody_asked_for(
     (fields,) = Renderer(mapping_of(spec)).fields
     assert fields.required == required
     assert fields.required <= fields.all
+
+
+def test_metadata_that_cannot_be_kept_matters_only_where_there_is_a_text() -> None:
+    """What has no text is in no store, and refuses no document."""
+    deep: object = []
+    for _ in range(100_000):
+        deep = [deep]
+    spec = note(metadata=("deep",))
+    wanted = rendered({"notes": [{"id": 1, "text": "", "deep": deep}]}, spec)
+    assert (wanted.entities, wanted.counts, wanted.without_text) == ({}, {"note": 1}, 1)
+    with pytest.raises(InvalidDocument, match="nested too deeply"):
+        rendered({"notes": [{"id": 1, "text": "A", "deep": deep}]}, spec)

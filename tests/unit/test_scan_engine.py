@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import wait
 
 import pytest
 
 from support.spawned import Checker
+from undrift.errors import StoreUnavailable
 from undrift.scan import engine
 from undrift.scan.feed import Page, Position
 from undrift.scan.page import PageResult
@@ -60,10 +60,24 @@ def test_pages_without_anybody_are_listed_while_others_are_checked() -> None:
 
 
 def test_pages_that_wait_for_an_answer_are_not_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "MOST_PAGES", 2)
+    monkeypatch.setattr(engine, "LISTED_AHEAD", 1)
     log = Log()
-    assert len(log.run(3, "a", NOBODY, NOBODY, NOBODY)) == 4
+    assert len(log.run(2, "a", NOBODY, NOBODY, NOBODY)) == 4
     assert ", ".join(log.events) == "list 0, begin a, list 1, list 2, await a, list 3"
+
+
+def test_what_is_under_way_is_told_before_a_failure_to_list() -> None:
+    """And the failure of a check is one at once."""
+    log = Log()
+    told: list[str | None] = []
+
+    def pages() -> Iterator[Page]:
+        yield from log.pages("a", "b", NOBODY)
+        raise StoreUnavailable("The store is gone", why="it is.", fix="wait")
+
+    with pytest.raises(StoreUnavailable):
+        told.extend(page.end.after for page, _ in engine.in_order(pages(), log.submit, lambda: 4))
+    assert told == ["0", "1", "2"]
 
 
 def test_pages_without_anybody_are_told_at_once_where_nothing_is_under_way() -> None:
@@ -89,6 +103,6 @@ def test_this_process_and_the_others_share_the_pages(monkeypatch: pytest.MonkeyP
     finally:
         local.close()
     assert [after for after, _ in found] == [str(number) for number in range(200)]
-    by_process = Counter(process for _, process in found)
-    assert len(by_process) > 1
-    assert by_process[os.getpid()] > 1
+    behind_the_start = [process for _, process in found[20:]]
+    assert len(set(behind_the_start)) > 1
+    assert behind_the_start.count(os.getpid()) > 1

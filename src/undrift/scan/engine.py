@@ -10,6 +10,7 @@ from functools import partial
 from threading import Lock
 from typing import Protocol
 
+from undrift.errors import UndriftError
 from undrift.failpoints import reach
 from undrift.scan.feed import Page
 from undrift.scan.page import PageCheck, PageResult
@@ -21,8 +22,8 @@ THREADS = 2
 PAGES_EACH = 2
 """Pages that are under way, for each who checks them: one may take longer than the next ones."""
 
-MOST_PAGES = 1_000
-"""Pages that wait for an answer, those without anybody included."""
+LISTED_AHEAD = 20
+"""Pages without anybody that may wait behind those under way: what is known is soon told."""
 
 MANY_RENDERED = 2_000
 """Owners rendered by threads before processes are started, which take a second to begin."""
@@ -63,20 +64,35 @@ def in_order(
     """Have *pages* checked, so many at once, and yield them in their order.
 
     Pages without anybody are no work: they are listed while the last of the others are checked.
+
+    Raises:
+        UndriftError: the next page could not be listed; those before it were yielded.
     """
     jobs: deque[tuple[Page, Job]] = deque()
     under_way = 0
-    for page in pages:
+    failure: UndriftError | None = None
+    while failure is None:
+        try:
+            page = next(pages, None)
+        except UndriftError as exc:
+            page, failure = None, exc
+        if page is None:
+            break
         reach("scan.page_read")
         jobs.append((page, submit(page.owners) if page.owners else _nobody))
         under_way += bool(page.owners)
-        while jobs and (under_way >= window() or not jobs[0][0].owners or len(jobs) > MOST_PAGES):
+        most = window()
+        while jobs and (
+            under_way >= most or not jobs[0][0].owners or len(jobs) >= most + LISTED_AHEAD
+        ):
             done, job = jobs.popleft()
             under_way -= bool(done.owners)
             yield done, job()
     while jobs:
         done, job = jobs.popleft()
         yield done, job()
+    if failure is not None:
+        raise failure
 
 
 def _nobody() -> PageResult:
@@ -105,7 +121,6 @@ class LocalEngine:
         self._check = check
         self._open_check = open_check
         self._others = processes - 1 if open_check is not None else 0
-        self._window = PAGES_EACH * max(THREADS, self._others + 1)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="undrift-check")
         self._pool: SpawnedPool | None = None
         self._beginning: list[Future[None]] = []
@@ -115,7 +130,7 @@ class LocalEngine:
 
     def check(self, pages: Iterator[Page]) -> Iterator[tuple[Page, PageResult]]:
         """Check *pages*, several at once for everybody who does."""
-        return in_order(pages, self._submit, lambda: self._window)
+        return in_order(pages, self._submit, self._window)
 
     def close(self) -> None:
         """End the threads and processes."""
@@ -123,6 +138,9 @@ class LocalEngine:
         if self._pool is not None:
             self._pool.close()
             self._pool = None
+
+    def _window(self) -> int:
+        return PAGES_EACH * max(THREADS, self._others + 1)
 
     def _submit(self, owners: Sequence[str]) -> Job:
         is_much = self._rendered >= MANY_RENDERED and self._others > 0

@@ -170,10 +170,11 @@ class PageCheck:
 
     def _current_memos(self, owners: Sequence[str]) -> dict[str, Memo]:
         """The memos of those *owners* whose content is still that of the memo."""
-        if self._memory is None or self._source is None:
+        memory = self._memory  # another thread may find that there is none
+        if memory is None or self._source is None:
             return {}
         try:
-            memos = self._memory.memos(owners, self._key)
+            memos = memory.memos(owners, self._key)
         except (ConfigError, UnknownStateError) as exc:
             self._do_without(exc)
             return {}
@@ -205,10 +206,11 @@ class PageCheck:
         return Memo(raw, wanted_digest(outline.fingerprints), _counts_text(outline))
 
     def _remember(self, made: Mapping[str, Memo]) -> None:
-        if self._memory is None or not made:
+        memory = self._memory
+        if memory is None or not made:
             return
         try:
-            self._memory.remember(made, self._key)
+            memory.remember(made, self._key)
         except (ConfigError, UnknownStateError) as exc:
             self._do_without(exc)
 
