@@ -45,18 +45,23 @@ def fingerprint(kind: str, entity_id: str, owner_id: str, text: bytes, metadata_
         text: the whole rendered text as UTF-8.
         metadata_json: as `canonical_json` gives it.
     """
-    kind_ = kind.encode()
-    id_ = entity_id.encode()
-    owner = owner_id.encode()
     metadata = metadata_json.encode()
-    encoded = b"%d:%b%d:%b%d:%b%d:%b%d:%b%d:%b" % (
-        len(FORMAT),
-        FORMAT.encode(),
-        len(kind_),
-        kind_,
+    return fingerprint_of(of_kind(kind), entity_id, of_owner(owner_id), text, metadata)
+
+
+def fingerprint_of(kind: bytes, entity_id: str, owner: bytes, text: bytes, metadata: bytes) -> str:
+    """As `fingerprint`, where kind and owner were encoded once for many entities.
+
+    Args:
+        kind: from `of_kind`.
+        owner: from `of_owner`.
+        metadata: as `canonical_utf8` gives it.
+    """
+    id_ = entity_id.encode()
+    encoded = b"%b%d:%b%b%d:%b%d:%b" % (
+        kind,
         len(id_),
         id_,
-        len(owner),
         owner,
         len(text),
         text,
@@ -64,6 +69,16 @@ def fingerprint(kind: str, entity_id: str, owner_id: str, text: bytes, metadata_
         metadata,
     )
     return hashlib.blake2b(encoded, digest_size=_HASH_BYTES).hexdigest()
+
+
+def of_kind(kind: str) -> bytes:
+    """What the fingerprints of a kind begin with."""
+    return _length_prefixed((FORMAT, kind))
+
+
+def of_owner(owner_id: str) -> bytes:
+    """What the fingerprints of an owner have in common."""
+    return _length_prefixed((owner_id,))
 
 
 def vector_id(namespace: str, owner_id: str, kind: str, entity_id: str) -> str:
@@ -120,17 +135,22 @@ def canonical_json(value: object) -> str:
     What cannot be stored everywhere is replaced: NUL and lone surrogates by U+FFFD, numbers that
     are not finite by null. Values JSON does not know (dates, decimals, UUIDs) become strings.
     """
+    return canonical_utf8(value).decode()
+
+
+def canonical_utf8(value: object) -> bytes:
+    """As `canonical_json`, in UTF-8."""
     try:
         encoded = orjson.dumps(value, default=str, option=_JSON_OPTIONS)
         if b"\\u0000" not in encoded:
-            return encoded.decode()
+            return encoded
     except TypeError:
         pass  # a lone surrogate perhaps
     value = _storable(value)
     try:
-        return orjson.dumps(value, default=str, option=_JSON_OPTIONS).decode()
+        return orjson.dumps(value, default=str, option=_JSON_OPTIONS)
     except TypeError:
-        return _encode_json(value)  # integers beyond 64 bits, deep nesting
+        return _encode_json(value).encode()  # integers beyond 64 bits, deep nesting
 
 
 def storable_text(text: str) -> str:

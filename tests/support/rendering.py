@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from typing import TypeVar
+from collections.abc import Iterable, Mapping, Sequence
 
 import pytest
 
@@ -18,8 +17,6 @@ from undrift.sources.documents import GivenProfile
 from undrift.sources.paths import PathTree
 
 JsonObject = Mapping[str, object]
-
-T = TypeVar("T")
 
 
 def mapping_of(*entities: EntitySpec) -> SourceMapping:
@@ -35,13 +32,13 @@ def rendered(document: JsonObject, *entities: EntitySpec, owner_id: str = "ann")
     mapping = mapping_of(*entities)
     content = GivenProfile(owner_id, document, PathTree(mapping.entities))
     renderer = Renderer(mapping)
-    try:
-        wanted = renderer.render(content)
-    except InvalidDocument as refusal:
-        with pytest.raises(InvalidDocument, match=re.escape(refusal.why)):
-            renderer.outline(content)
-        raise
-    assert renderer.outline(content) == outline_of(wanted)
+    (outline,) = renderer.outlines([content])
+    if isinstance(outline, InvalidDocument):
+        with pytest.raises(InvalidDocument, match=re.escape(str(outline))):
+            renderer.render(content)
+        raise outline
+    wanted = renderer.render(content)
+    assert outline == outline_of(wanted)
     return wanted
 
 
@@ -55,15 +52,21 @@ def note_rendered(patch: pytest.MonkeyPatch) -> list[str]:
     """The owners that are rendered from now on, in either way."""
     owners: list[str] = []
 
-    def noting(way: Callable[[Renderer, OwnerContent], T]) -> Callable[[Renderer, OwnerContent], T]:
-        def noted(renderer: Renderer, content: OwnerContent) -> T:
-            owners.append(content.owner_id)
-            return way(renderer, content)
+    render, outlines = Renderer.render, Renderer.outlines
 
-        return noted
+    def noted(renderer: Renderer, content: OwnerContent) -> Wanted:
+        owners.append(content.owner_id)
+        return render(renderer, content)
 
-    patch.setattr(Renderer, "render", noting(Renderer.render))
-    patch.setattr(Renderer, "outline", noting(Renderer.outline))
+    def all_noted(
+        renderer: Renderer, contents: Iterable[OwnerContent]
+    ) -> Sequence[Outline | InvalidDocument]:
+        asked = list(contents)
+        owners.extend(content.owner_id for content in asked)
+        return outlines(renderer, asked)
+
+    patch.setattr(Renderer, "render", noted)
+    patch.setattr(Renderer, "outlines", all_noted)
     return owners
 
 

@@ -108,9 +108,10 @@ def strike_at(place: str, occurrence: int, number: signal.Signals) -> None:
         call_at(place, strike, occurrence)
         return
     from undrift.cli.report import JsonDocument
-    from undrift.render import Renderer
+    from undrift.sources.documents import DocumentContent
 
-    owner, name = {"rendered": (Renderer, "outline"), "told": (JsonDocument, "owner")}[place]
+    places = {"rendered": (DocumentContent, "elements"), "told": (JsonDocument, "owner")}
+    owner, name = places[place]
     inner: Callable[..., Any] = getattr(owner, name)
     left = occurrence
 

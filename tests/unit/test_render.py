@@ -12,8 +12,10 @@ from support.rendering import entities_of, mapping_of, note, rendered, texts_of,
 from undrift.errors import InvalidDocument
 from undrift.fingerprint import fingerprint, text_hash
 from undrift.mapping import KIND_DEFAULTS, MAX_EMBEDDED_CHARACTERS, EntitySpec
-from undrift.model import Entity
+from undrift.model import Entity, Outline
 from undrift.render import Renderer
+from undrift.sources.documents import GivenProfile
+from undrift.sources.paths import PathTree
 
 PART = note(kind="part", path="notes[*].parts[*]", text="{{ text }} in {{ parent.text }}")
 DETAIL = note(
@@ -329,3 +331,76 @@ def test_metadata_that_cannot_be_kept_matters_only_where_there_is_a_text() -> No
     assert (wanted.entities, wanted.counts, wanted.without_text) == ({}, {"note": 1}, 1)
     with pytest.raises(InvalidDocument, match="nested too deeply"):
         rendered({"notes": [{"id": 1, "text": "A", "deep": deep}]}, spec)
+
+
+# --- many owners at once --------------------------------------------------------------------------
+
+STRICT = note(text="{{ text }} {{ 12 // share }}")
+FINE: dict[str, object] = {
+    "notes": [{"id": 1, "text": "A", "share": 3}, {"id": 2, "text": "B", "share": 4}]
+}
+AMISS: dict[str, dict[str, object]] = {
+    "template fails": {"notes": [{"id": 1, "text": "A", "share": 3}, {"id": 2, "share": 0}]},
+    "id given twice": {"notes": [{"id": 1, "text": t, "share": 1} for t in "AB"]},
+    "no list": {"notes": "none"},
+    "id unusable": {"notes": [{"id": [1], "share": 1}]},
+    "nothing": {"notes": []},
+    "no text": {"notes": [{"id": 1, "text": "", "share": 2}]},
+}
+
+
+@given(
+    st.lists(
+        st.sampled_from([FINE, *AMISS.values()]),
+        max_size=8,
+    )
+)
+def test_outlines_of_many_are_those_of_each(documents: list[dict[str, object]]) -> None:
+    """Whoever is refused, the others are neither refused nor mixed up."""
+    mapping = mapping_of(STRICT, PART)
+    renderer, paths = Renderer(mapping), PathTree(mapping.entities)
+
+    def outlines(owners: range) -> list[str]:
+        contents = [GivenProfile(f"user {owner}", documents[owner], paths) for owner in owners]
+        return [repr(found) for found in renderer.outlines(contents)]
+
+    every = range(len(documents))
+    assert outlines(every) == [
+        found for owner in every for found in outlines(range(owner, owner + 1))
+    ]
+
+
+@pytest.mark.parametrize("amiss", ["template fails", "id given twice", "no list", "id unusable"])
+def test_owner_who_is_refused_is_named_among_the_others(amiss: str) -> None:
+    """And nothing is said of what was made of it before."""
+    mapping = mapping_of(STRICT)
+    renderer, paths = Renderer(mapping), PathTree(mapping.entities)
+    documents = [FINE, AMISS[amiss], FINE]
+    contents = [GivenProfile(f"user{n}", d, paths) for n, d in enumerate(documents)]
+    first, refused, last = renderer.outlines(contents)
+    assert isinstance(refused, InvalidDocument)
+    assert refused.owner_id == "user1"
+    assert isinstance(first, Outline)
+    assert isinstance(last, Outline)
+    assert (first.owner_id, last.owner_id) == ("user0", "user2")
+    assert len(first.fingerprints) == len(last.fingerprints) == 2
+    assert set(first.fingerprints.values()).isdisjoint(last.fingerprints.values())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{% set seen = (seen or 0) + 1 %}{{ text }} {{ seen }}",
+        "{% set ns = namespace(n=0) %}{% set ns.n = ns.n + 1 %}{{ text }} {{ ns.n }}",
+        "{% set next_one = cycler('a', 'b') %}{{ next_one.next() }} {{ text }}",
+        "{% macro shown(x) %}{{ x }}!{% endmacro %}{{ shown(text) }}",
+    ],
+)
+def test_template_cannot_tell_whose_text_was_rendered_before(text: str) -> None:
+    """What it sets is gone with the element: no owner's text depends on another owner's."""
+    mapping = mapping_of(note(text=text))
+    renderer, paths = Renderer(mapping), PathTree(mapping.entities)
+    contents = [GivenProfile(f"user{number}", FINE, paths) for number in range(3)]
+    together = renderer.outlines(contents)
+    alone = [outline for content in contents for outline in renderer.outlines([content])]
+    assert together == alone

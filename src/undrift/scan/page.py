@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from typing import NamedTuple
 
 from undrift.check import check_owners
@@ -33,6 +34,9 @@ from undrift.ports import OwnerContent
 _log = logging.getLogger(__name__)
 
 Counts = Mapping[str, int]
+
+RENDERED_AT_ONCE = 20
+"""Owners; of more there is hardly anything to gain, and their documents are in memory together."""
 
 
 class Agreed(NamedTuple):
@@ -184,10 +188,13 @@ class PageCheck:
     def _made(self, owners: Sequence[str]) -> Iterator[tuple[str, Memo]]:
         """What *owners* render to; those of whom nothing can be said are left out."""
         made: dict[str, Memo | None] = {}
-        for content, raw in self._contents(owners):
-            owner = content.owner_id
-            # An owner that is given twice is no owner to remember.
-            made[owner] = None if owner in made else self._rendered(content, raw)
+        contents = iter(self._contents(owners))
+        while part := list(islice(contents, RENDERED_AT_ONCE)):
+            outlines = self._sides.renderer.outlines([content for content, _ in part])
+            for (content, raw), outline in zip(part, outlines, strict=True):
+                owner = content.owner_id
+                # An owner that is given twice is no owner to remember.
+                made[owner] = None if owner in made else _memo(outline, raw)
         names = set(owners)
         for owner, memo in made.items():
             if memo is not None and owner in names:
@@ -197,13 +204,6 @@ class PageCheck:
         if self._memory is not None and self._source is not None:
             return self._source.read_digested(owners)
         return ((content, b"") for content in self._sides.source.read(owners))
-
-    def _rendered(self, content: OwnerContent, raw: bytes) -> Memo | None:
-        try:
-            outline = self._sides.renderer.outline(content)
-        except InvalidDocument:
-            return None  # the full check says why
-        return Memo(raw, wanted_digest(outline.fingerprints), _counts_text(outline))
 
     def _remember(self, made: Mapping[str, Memo]) -> None:
         memory = self._memory
@@ -229,6 +229,12 @@ def _note_if_equal(
 ) -> None:
     if stored.digest == memo.wanted and not stored.amiss:
         agreed[owner] = Agreed(owner, memo.counts, stored.unmanaged, by_memo)
+
+
+def _memo(outline: Outline | InvalidDocument, raw: bytes) -> Memo | None:
+    if isinstance(outline, InvalidDocument):
+        return None  # the full check says why
+    return Memo(raw, wanted_digest(outline.fingerprints), _counts_text(outline))
 
 
 # --- what a memo says of an owner's entities ------------------------------------------------------
