@@ -21,7 +21,7 @@ from undrift.heal import NO_HEALING
 from undrift.model import Read
 from undrift.ports import StoreClass
 from undrift.scan.options import DEFAULT_CHECK
-from undrift.scan.page import PageCheck, PageResult
+from undrift.scan.page import PageCheck, PageResult, Rendering, nobody_asks
 from undrift.stores import open_store
 from undrift.testing.faulty_store import Faults, FaultyStore
 from undrift.testing.memory_state import MemoryState
@@ -78,9 +78,11 @@ def test_pages_grow_where_the_store_wants_it_and_nobody_is_rendered(
     sizes: list[int] = []
     check = PageCheck.__call__
 
-    def noted(self: PageCheck, owners: Sequence[str]) -> PageResult:
+    def noted(
+        self: PageCheck, owners: Sequence[str], rendering: Rendering = nobody_asks
+    ) -> PageResult:
         sizes.append(len(owners))
-        return check(self, owners)
+        return check(self, owners, rendering)
 
     monkeypatch.setattr(PageCheck, "__call__", noted)
     checked(world.sides, NO_MEMOS)

@@ -29,7 +29,7 @@ from undrift.model import Outcome
 from undrift.scan import feed
 from undrift.scan.engine import Engine, LocalEngine, Opener
 from undrift.scan.options import CheckOptions
-from undrift.scan.page import PageCheck, PageResult
+from undrift.scan.page import PageCheck, PageResult, Rendering, nobody_asks
 from undrift.scan.progress import Checkpoints
 
 PAGE_OWNERS = 10
@@ -171,10 +171,10 @@ class Noted(PageCheck):
         self._inner = inner
         self._notes = notes
 
-    def __call__(self, owners: Sequence[str]) -> PageResult:
+    def __call__(self, owners: Sequence[str], rendering: Rendering = nobody_asks) -> PageResult:
         if owners:
             self._notes.begin(owners[0])
-        return self._inner(owners)
+        return self._inner(owners, rendering)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from undrift.scan.page import PageCheck, PageResult
+from undrift.scan.page import PageCheck, PageResult, Rendering, nobody_asks
 
 
 def children_of(pid: int) -> list[int]:
@@ -33,8 +33,8 @@ class Checker(PageCheck):
 
     def __init__(self) -> None: ...
 
-    def __call__(self, owners: Sequence[str]) -> PageResult:
+    def __call__(self, owners: Sequence[str], rendering: Rendering = nobody_asks) -> PageResult:
         """Take a moment, and say which process this is."""
-        del owners
+        rendering(len(owners))
         time.sleep(0.005)
         return PageResult([], rendered=os.getpid())

@@ -36,7 +36,7 @@ from undrift.mapping import Mapping as SourceMapping
 from undrift.model import Outcome
 from undrift.recipe import EmbedderOpening, Recipe, SyncOpening, means_this_machine
 from undrift.scan.options import CheckOptions
-from undrift.scan.page import PageCheck, PageResult
+from undrift.scan.page import PageCheck, PageResult, Rendering, nobody_asks
 from undrift.sync import SyncOptions
 
 
@@ -59,7 +59,7 @@ class Nobody(PageCheck):
 
     def __init__(self) -> None: ...
 
-    def __call__(self, owners: Sequence[str]) -> PageResult:
+    def __call__(self, owners: Sequence[str], rendering: Rendering = nobody_asks) -> PageResult:
         return PageResult([], 0)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
-from contextlib import suppress
 from functools import partial
 from threading import Lock
 from typing import Protocol
@@ -26,7 +25,8 @@ LISTED_AHEAD = 20
 """Pages without anybody that may wait behind those under way: what is known is soon told."""
 
 MANY_RENDERED = 2_000
-"""Owners rendered by threads before processes are started, which take a second to begin."""
+"""Owners that have to be rendered, of three times as many, before processes are started: they take
+a second to begin, in which this one renders some thousands."""
 
 
 class Opener(Protocol):
@@ -124,6 +124,8 @@ class LocalEngine:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="undrift-check")
         self._pool: SpawnedPool | None = None
         self._beginning: list[Future[None]] = []
+        self._starting = Lock()
+        self._listed = 0
         self._rendered = 0
         self._here = _Waiting()
         self._elsewhere = _Waiting()
@@ -143,13 +145,14 @@ class LocalEngine:
         return PAGES_EACH * max(THREADS, self._others + 1)
 
     def _submit(self, owners: Sequence[str]) -> Job:
-        is_much = self._rendered >= MANY_RENDERED and self._others > 0
-        if is_much and self._pool is None and self._open_check is not None:
-            self._start(self._open_check)
-        if self._pool is None or not self._is_their_turn():
-            return self._submit_here(owners)
+        self._note(listed=len(owners))
+        pool = self._pool
+        if pool is None or not self._is_their_turn():
+            return self._here.noted(
+                self._threads.submit(self._check, owners, self._note_rendering)
+            ).result
         try:
-            elsewhere = self._elsewhere.noted(self._pool.submit(_check_here, owners))
+            elsewhere = self._elsewhere.noted(pool.submit(_check_here, owners))
         except BrokenExecutor:
             return lambda: self._instead(owners)
 
@@ -167,25 +170,33 @@ class LocalEngine:
             return False
         return self._elsewhere.count <= self._here.count * self._others
 
-    def _submit_here(self, owners: Sequence[str]) -> Job:
-        future = self._here.noted(self._threads.submit(self._check, owners))
+    def _note_rendering(self, owners: int) -> None:
+        self._note(rendered=owners)
 
-        def result() -> PageResult:
-            found = future.result()
-            self._rendered += found.rendered
-            return found
-
-        return result
+    def _note(self, *, listed: int = 0, rendered: int = 0) -> None:
+        """Start the processes as soon as it is known that there is enough for them to do."""
+        with self._starting:
+            self._listed += listed
+            self._rendered += rendered
+            is_much = min(self._listed / 3, self._rendered) >= MANY_RENDERED
+            if is_much and self._others and self._pool is None and self._open_check is not None:
+                self._start(self._open_check)
 
     def _start(self, open_check: Callable[[], PageCheck]) -> None:
-        self._pool = pool = SpawnedPool(self._others, partial(_open_here, open_check))
-        with suppress(BrokenExecutor):  # which the next page meets too
+        pool = SpawnedPool(self._others, partial(_open_here, open_check))
+        try:
             self._beginning = [pool.submit(_begun) for _ in range(self._others)]
+        except (BrokenExecutor, OSError):  # the system has no room for another process
+            self._others = 0
+            pool.close()
+        else:
+            self._pool = pool
 
     def _instead(self, owners: Sequence[str]) -> PageResult:
         """Check *owners* here: a process that was killed takes its whole pool with it."""
-        self._others = 0
-        pool, self._pool = self._pool, None
+        with self._starting:
+            self._others = 0
+            pool, self._pool = self._pool, None
         if pool is not None:
             pool.close()
         return self._check(owners)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -84,6 +84,14 @@ class PageResult:
             yield found.status() if isinstance(found, Agreed) else found
 
 
+Rendering = Callable[[int], None]
+"""Is told how many owners have to be rendered, before they are."""
+
+
+def nobody_asks(owners: int) -> None:
+    """Nobody wants to know how many are rendered."""
+
+
 class PageCheck:
     """Checks pages of owners.
 
@@ -111,15 +119,17 @@ class PageCheck:
         """Whether owners can be told to be in sync without rendering them."""
         return self._memory is not None
 
-    def __call__(self, owners: Sequence[str]) -> PageResult:
+    def __call__(self, owners: Sequence[str], rendering: Rendering = nobody_asks) -> PageResult:
         """Check *owners*; errors of reading are in the statuses."""
         agreed: dict[str, Agreed] = {}
         rendered = 0
         if self._by_digests and owners:
             try:
-                agreed, rendered = self._agreed(owners)
+                agreed, rendered = self._agreed(owners, rendering)
             except UnknownStateError as exc:
                 return PageResult([SyncStatus.unknown(owner, exc) for owner in owners], 0)
+        else:
+            rendering(len(owners))
         others = [owner for owner in owners if owner not in agreed]
         checked = check_owners(self._sides, others) if others else []
         statuses = {
@@ -141,7 +151,9 @@ class PageCheck:
 
     # --- by digests
 
-    def _agreed(self, owners: Sequence[str]) -> tuple[dict[str, Agreed], int]:
+    def _agreed(
+        self, owners: Sequence[str], rendering: Rendering = nobody_asks
+    ) -> tuple[dict[str, Agreed], int]:
         """The owners whose sides agree, and how many had to be rendered for it."""
         stored = self._stored(owners)
         memos = self._current_memos(owners)
@@ -151,6 +163,7 @@ class PageCheck:
         unknown = [owner for owner in owners if owner not in memos]
         if not unknown:
             return agreed, 0
+        rendering(len(unknown))
         made = dict(self._made(unknown))
         for owner, memo in made.items():
             _note_if_equal(agreed, owner, memo, stored.get(owner, NO_RECORDS), by_memo=False)

@@ -182,7 +182,8 @@ class Database:
         with connection.execute(statement, execution_options=options) as result:
             cursor = result.cursor
             try:
-                yield from result
+                for rows in result.partitions(STREAM_ROWS):
+                    yield from rows
             finally:
                 # A reader that leaves when the connection has just broken: see _close_cursor.
                 _close_at_last(cursor)
@@ -202,7 +203,7 @@ class Database:
         seen: set[str] = set()
         while True:
             with self.snapshot() as connection:
-                page = list(connection.scalars(page_behind(behind)))
+                page = connection.scalars(page_behind(behind)).all()
             if not page:
                 return
             if any(isinstance(value, bytes) for value in page):

@@ -129,7 +129,7 @@ class DocumentSource:
             .distinct()
         )
         with self._database.snapshot() as connection:
-            found = frozenset(str(value) for value in connection.scalars(statement))
+            found = frozenset(str(value) for value in connection.scalars(statement).all())
         return found.intersection(owners)
 
     def read(self, owners: Sequence[str]) -> Iterator[DocumentContent]:
@@ -145,7 +145,7 @@ class DocumentSource:
         statement = statement.where(owner.named(owners), *self._where())
         found: dict[str, list[bytes | None]] = {}
         with self._database.snapshot() as connection:
-            for value, digest in connection.execute(statement):
+            for value, digest in connection.execute(statement).all():
                 of_row = digest if is_postgres else value_digest(digest)
                 found.setdefault(str(value), []).append(of_row)
         return {owner_id: rows_digest(found[owner_id]) for owner_id in owners if owner_id in found}

@@ -166,7 +166,7 @@ class TableSource:
                     .where(entity.owner.named(owners), *condition(entity.spec.where))
                     .distinct()
                 )
-                found.update(str(value) for value in connection.scalars(statement))
+                found.update(str(value) for value in connection.scalars(statement).all())
         return frozenset(found.intersection(owners))
 
     def read(self, owners: Sequence[str]) -> Iterator[RowContent]:
@@ -244,7 +244,7 @@ class TableSource:
         asked = frozenset(owners)
         parts: dict[str, list[tuple[bytes, bytes]]] = {}
         for table in self._tables():
-            for value, digest in connection.execute(table.select_hashed(owners)):
+            for value, digest in connection.execute(table.select_hashed(owners)).all():
                 owner = str(value)
                 if owner in asked:
                     parts.setdefault(owner, []).append((table.which, digest))
