@@ -25,17 +25,21 @@ def check_owners(
     owners: Sequence[str],
     *,
     given: Mapping[str, OwnerContent] | None = None,
+    expects_drift: bool = False,
 ) -> list[Checked]:
     """Check *owners*, all in one look, and those that differ in a second one.
 
     Args:
         given: content to use in place of the first read of the source; the second look always
             reads the source.
+        expects_drift: most of them differ; the second look reads all of that again, and renders
+            what is no more as it was.
 
     Order:
         That of *owners*.
     """
-    first = sides.look(owners, first="store", given=given)
+    before: Mapping[str, Look] | None = {} if expects_drift else None
+    first = sides.look(owners, first="store", before=before, given=given)
     diffs: dict[str, OwnerDiff] = {}
     checked: dict[str, Checked] = {}
     for owner, look in first.items():
@@ -51,7 +55,8 @@ def check_owners(
         else:
             diffs[owner] = diff
     if diffs:
-        again = sides.look(list(diffs), first="source")
+        before = first if expects_drift else None
+        again = sides.look(list(diffs), first="source", before=before)
         for owner, diff in diffs.items():
             checked[owner] = _confirmed(sides, diff, again[owner])
     return [checked[owner] for owner in owners]

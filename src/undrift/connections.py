@@ -326,7 +326,7 @@ class Connections:
             raise no_change_capture()
         state = self.states.state
         options = CheckOptions(listener=listener)
-        check = PageCheck(sides, None, key=memo_key(self.mapping))
+        check = PageCheck(sides, None, key=memo_key(self.mapping), expects_drift=True)
         return ChangedScan(
             options.open_engine(check, None),
             feed,

@@ -8,7 +8,7 @@ they render to is remembered, see `undrift.memory`, under that very digest.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from undrift.model import Stamp
@@ -45,10 +45,16 @@ def records_digest(records: Iterable[tuple[str, str, str]]) -> bytes:
     fingerprints, by code point, with nothing in between. LENGTH is the id's, in code points. As a
     fingerprint has 32 characters and a kind no colon, nothing else reads the same.
     """
-    return _hashed([f"{print_}|{kind}:{len(id_)}:{id_}" for print_, kind, id_ in records])
+    return items_digest([record_item(*record) for record in records])
 
 
-def _hashed(items: list[str]) -> bytes:
+def record_item(fingerprint: str, kind: str, entity_id: str) -> str:
+    """What `records_digest` hashes of one record."""
+    return f"{fingerprint}|{kind}:{len(entity_id)}:{entity_id}"
+
+
+def items_digest(items: list[str]) -> bytes:
+    """As `records_digest`, by `record_item` of each; sorts *items*."""
     items.sort()
     return hashlib.sha256("".join(items).encode("utf-8", "surrogatepass")).digest()
 
@@ -64,7 +70,7 @@ def wanted_digest(fingerprints: Mapping[tuple[str, str], str]) -> bytes:
         fingerprints: by ``(kind, entity_id)``, see `Outline`.
     """
     # As `records_digest`, without a tuple for each: this runs once for every entity of a fleet.
-    return _hashed(
+    return items_digest(
         [
             f"{print_}|{kind}:{len(entity_id)}:{entity_id}"
             for (kind, entity_id), print_ in fingerprints.items()
@@ -116,6 +122,31 @@ class PagedStore(Protocol):
     @property
     def page_owners(self) -> int:
         """Owners in one call of `DigestingStore.digests`; fewer cost more for each."""
+
+
+@runtime_checkable
+class SweepingStore(DigestingStore, Protocol):
+    """A store that reads everybody's records sooner than those of one page of owners and the next.
+
+    As one whose pages are searched for in an index, while all is read as it lies.
+    """
+
+    def sweep(
+        self, *, model: str, kinds: Collection[str], is_over: Callable[[], bool]
+    ) -> Mapping[str, RecordsDigest] | None:
+        """The digest of each owner of whom there is any record, computed anew by every call.
+
+        What is written meanwhile may be in it or not.
+
+        Args:
+            is_over: asked now and then; True when nobody wants the answer any more.
+
+        Returns:
+            By owner; None if there is too much for the memory of one process, or it was over.
+
+        Raises:
+            StoreUnavailable: it could not be read to the end.
+        """
 
 
 @runtime_checkable

@@ -98,6 +98,7 @@ class PageCheck:
     Args:
         memory: where memos are; None for none.
         key: what rendering depends on besides the content, see `FleetMemory.memos`.
+        expects_drift: most owners differ, so that all are read in full at once.
 
     Attributes:
         uses_memos: whether owners can be told to be in sync without rendering them.
@@ -106,11 +107,14 @@ class PageCheck:
         May be used from several threads.
     """
 
-    def __init__(self, sides: Sides, memory: FleetMemory | None, *, key: str) -> None:
+    def __init__(
+        self, sides: Sides, memory: FleetMemory | None, *, key: str, expects_drift: bool = False
+    ) -> None:
         self._sides = sides
         self._key = key
         adopted = sides.store.capabilities.adoption is not None
-        self._by_digests = sides.store_exists and not adopted
+        self._by_digests = sides.store_exists and not adopted and not expects_drift
+        self._expects_drift = self._by_digests or expects_drift  # of whom digests do not settle
         self._source = sides.source if isinstance(sides.source, DigestingSource) else None
         self._memory = memory if self._by_digests and self._source is not None else None
 
@@ -131,7 +135,9 @@ class PageCheck:
         else:
             rendering(len(owners))
         others = [owner for owner in owners if owner not in agreed]
-        checked = check_owners(self._sides, others) if others else []
+        checked = (
+            check_owners(self._sides, others, expects_drift=self._expects_drift) if others else []
+        )
         statuses = {
             result.status.owner_id: result.status
             for result in checked

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from itertools import repeat
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
-from undrift.digests import FINGERPRINT_CHARACTERS, NO_RECORDS, RecordsDigest, records_digest
+from undrift.digests import (
+    FINGERPRINT_CHARACTERS,
+    NO_RECORDS,
+    RecordsDigest,
+    items_digest,
+    record_item,
+)
 from undrift.stores._qdrant_conditions import Condition, Equals, HasVector, Not, OneOf, every
 from undrift.stores._qdrant_payload import (
     ENTITY_ID,
@@ -17,7 +22,7 @@ from undrift.stores._qdrant_payload import (
     parts_of,
     text_of,
 )
-from undrift.stores._qdrant_points import Payload, Points
+from undrift.stores._qdrant_points import FoundPoint, Payload, Points
 from undrift.stores._qdrant_writing import A_TOMBSTONE
 
 _FIELDS = (OWNER, NAMESPACE, KIND, ENTITY_ID, FINGERPRINT, MODEL)
@@ -25,21 +30,8 @@ _OWNERS_PER_CALL = 2_000
 _POINTS_PER_CALL = 10_000
 
 
-class _Owner:
-    """What there is of one owner."""
-
-    __slots__ = ("amiss", "records", "unmanaged")
-
-    def __init__(self) -> None:
-        self.records: list[tuple[str, str, str]] = []
-        self.amiss = 0
-        self.unmanaged = 0
-
-    def digest(self) -> RecordsDigest:
-        if not self.records:
-            return NO_RECORDS._replace(unmanaged=self.unmanaged)
-        digest = records_digest(self.records)
-        return RecordsDigest(len(self.records), digest, self.amiss, self.unmanaged)
+MOST_SWEPT = 1_500_000
+"""Points whose stamps one process reads at once: some 150 bytes of each are kept to the end."""
 
 
 def digests(
@@ -52,61 +44,122 @@ def digests(
 ) -> Iterator[tuple[str, RecordsDigest]]:
     """Yield what `DigestingStore.digests` returns.
 
-    The points without a vector are asked for first, as those of the stamps are.
-
     Args:
         owners: that a store can hold.
     """
-    ours = frozenset(kinds)
     for part in parts_of(owners, _OWNERS_PER_CALL):
-        where = every(OneOf(OWNER, part), Not(A_TOMBSTONE))
-        no_vector = every(where, Equals(NAMESPACE, namespace), Not(HasVector("")))
-        lost = {vector_id for vector_id, _ in _with_ids(points, no_vector, ())}
-        found: dict[str, _Owner] = {}
-        read = _with_ids(points, where, _FIELDS) if lost else _without_ids(points, where)
-        for vector_id, payload in read:
-            kind = text_of(payload, KIND)
-            is_ours = _holds(payload.get(NAMESPACE), namespace)
-            if not is_ours or kind not in ours:
-                for name in _owners_of(payload.get(OWNER), is_ours=is_ours):
-                    _of(found, name).unmanaged += 1
-                continue
-            print_ = text_of(payload, FINGERPRINT)
-            owner = _of(found, text_of(payload, OWNER))
-            owner.records.append((print_, kind, text_of(payload, ENTITY_ID)))
-            is_current = text_of(payload, MODEL) == model and vector_id not in lost
-            owner.amiss += not is_current or len(print_) != FINGERPRINT_CHARACTERS
+        tally = _Tally(namespace, model, kinds)
+        tally.read(points, every(OneOf(OWNER, part), Not(A_TOMBSTONE)), lambda: False)
         for name in part:
-            if name in found:
-                yield name, found[name].digest()
+            if name in tally.owners:
+                yield name, tally.owners[name].digest()
 
 
-def _with_ids(
+def sweep(
+    points: Points,
+    *,
+    namespace: str,
+    model: str,
+    kinds: Collection[str],
+    is_over: Callable[[], bool],
+) -> dict[str, RecordsDigest] | None:
+    """What `SweepingStore.sweep` returns."""
+    if points.count() > MOST_SWEPT:
+        return None
+    tally = _Tally(namespace, model, kinds)
+    tally.read(points, every(Not(A_TOMBSTONE)), is_over)
+    return None if is_over() else {name: owner.digest() for name, owner in tally.owners.items()}
+
+
+class _Owner:
+    """What there is of one owner."""
+
+    __slots__ = ("amiss", "items", "unmanaged")
+
+    def __init__(self) -> None:
+        self.items: list[str] = []
+        self.amiss = 0
+        self.unmanaged = 0
+
+    def digest(self) -> RecordsDigest:
+        """The digest of all that was noted."""
+        if not self.items:
+            return NO_RECORDS._replace(unmanaged=self.unmanaged)
+        return RecordsDigest(len(self.items), items_digest(self.items), self.amiss, self.unmanaged)
+
+
+class _Tally:
+    """What was read of points, by owner.
+
+    Attributes:
+        owners: those that any of the points says it is of.
+    """
+
+    def __init__(self, namespace: str, model: str, kinds: Collection[str]) -> None:
+        self.owners: dict[str, _Owner] = {}
+        self._namespace = namespace
+        self._model = model
+        self._kinds = frozenset(kinds)
+
+    def read(self, points: Points, where: Condition, is_over: Callable[[], bool]) -> None:
+        """Note the points that hold *where*, page by page until *is_over*.
+
+        Those without a vector are asked for first, as those of the stamps are.
+        """
+        no_vector = every(where, Equals(NAMESPACE, self._namespace), Not(HasVector("")))
+        lost = {point.vector_id for page in _pages(points, no_vector, ()) for point in page}
+        if not lost:
+            for payloads in _payloads(points, where):
+                for payload in payloads:
+                    self._note(payload)
+                if is_over():
+                    return
+            return
+        for page in _pages(points, where, _FIELDS):
+            for point in page:
+                self._note(point.payload, is_lost=point.vector_id in lost)
+            if is_over():
+                return
+
+    def _note(self, payload: Payload, *, is_lost: bool = False) -> None:
+        get = payload.get
+        kind, is_ours = get(KIND), _holds(get(NAMESPACE), self._namespace)
+        if not is_ours or (kind if isinstance(kind, str) else "") not in self._kinds:
+            for name in _owners_of(get(OWNER), is_ours=is_ours):
+                self._owner(name).unmanaged += 1
+            return
+        owner = self._owner(text_of(payload, OWNER))
+        print_, entity_id = text_of(payload, FINGERPRINT), text_of(payload, ENTITY_ID)
+        owner.items.append(record_item(print_, text_of(payload, KIND), entity_id))
+        if is_lost or get(MODEL) != self._model or len(print_) != FINGERPRINT_CHARACTERS:
+            owner.amiss += 1
+
+    def _owner(self, name: str) -> _Owner:
+        owner = self.owners.get(name)
+        if owner is None:
+            owner = self.owners[name] = _Owner()
+        return owner
+
+
+def _pages(
     points: Points, where: Condition, fields: Sequence[str]
-) -> Iterator[tuple[str, Payload]]:
+) -> Iterator[Sequence[FoundPoint]]:
     next_id = None
     while True:
         page = points.page(where, fields, next_id, _POINTS_PER_CALL)
-        yield from ((point.vector_id, point.payload) for point in page.points)
+        yield page.points
         next_id = page.next_id
         if next_id is None:
             return
 
 
-def _without_ids(points: Points, where: Condition) -> Iterator[tuple[str, Payload]]:
+def _payloads(points: Points, where: Condition) -> Iterator[Sequence[Payload]]:
     next_id = None
     while True:
         payloads, next_id = points.payloads(where, _FIELDS, next_id, _POINTS_PER_CALL)
-        yield from zip(repeat(""), payloads)
+        yield payloads
         if next_id is None:
             return
-
-
-def _of(found: dict[str, _Owner], name: str) -> _Owner:
-    owner = found.get(name)
-    if owner is None:
-        owner = found[name] = _Owner()
-    return owner
 
 
 def _holds(found: object, value: str) -> bool:
