@@ -205,6 +205,14 @@ class SyncStatus:
         """By its values, ids as plain text: pages of these go from process to process."""
         return _received, ([list(map(str, ids)) for ids in _IDS(self)], _OTHERS(self))
 
+    def of(self, owner_id: str) -> SyncStatus:
+        """The same of another owner; `dataclasses.replace` takes five times as long."""
+        made = object.__new__(SyncStatus)
+        for put, value in zip(_PUTS, _VALUES(self), strict=True):
+            put(made, value)
+        _PUT_OWNER(made, owner_id)
+        return made
+
     @property
     def is_in_sync(self) -> bool:
         """Whether both sides were read and agree."""
@@ -227,6 +235,9 @@ _NAMES = [each.name for each in fields(SyncStatus)]
 _ID_NAMES = [name for name in _NAMES if name.endswith("_ids")]
 _OTHER_NAMES = [name for name in _NAMES if not name.endswith("_ids")]
 _IDS, _OTHERS = attrgetter(*_ID_NAMES), attrgetter(*_OTHER_NAMES)
+_VALUES = attrgetter(*_NAMES)
+_PUTS = [getattr(SyncStatus, name).__set__ for name in _NAMES]
+_PUT_OWNER = _PUTS[_NAMES.index("owner_id")]
 
 
 def _received(ids: Sequence[Sequence[str]], others: Sequence[Any]) -> SyncStatus:

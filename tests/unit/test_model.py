@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -69,3 +70,17 @@ def test_costs_add_up() -> None:
     """A run's cost is its owners' together."""
     one = Cost(texts=1, tokens=2, writes=3, deletes=4)
     assert sum([one, one], Cost()) == Cost(texts=2, tokens=4, writes=6, deletes=8)
+
+
+def test_status_of_another_owner_is_the_same_in_all_else() -> None:
+    """Whatever is in it; the first one stays what it is."""
+    status = SyncStatus(
+        owner_id="ann",
+        outcome=Outcome.DRIFT,
+        source={"skill": 2},
+        missing_ids=(EntityId("skill:1"),),
+        unmanaged=3,
+        notes=("a note",),
+    )
+    assert status.of("bob") == replace(status, owner_id="bob")
+    assert status.owner_id == "ann"

@@ -18,6 +18,9 @@ from undrift.scan.slices import EVERYBODY, Part
 PAGE_OWNERS = 2_000
 """Owners per page: enough to make the round trips' cost vanish, little enough for memory."""
 
+_STORE_PAGES = 5
+"""Pages of the store's owners that are compared with the source's at once."""
+
 _CLOCK_FORMAT = "%H:%M"
 
 
@@ -78,13 +81,18 @@ def everybody(
         start = Position(is_second_side=True)
     after = start.after
     while sides.store_exists:
-        listed = sides.store.owners(after, page_owners)
+        # Hardly any of them is to be checked, so more are listed at once.
+        listed = sides.store.owners(after, _STORE_PAGES * page_owners)
         if not listed:
             return
         asked = part.of(listed)
         present = sides.source.present(asked) if asked else frozenset()
+        missing = [owner for owner in asked if owner not in present]
         after = listed[-1]
-        yield Page([o for o in asked if o not in present], Position(True, after))
+        pages = [missing[i : i + page_owners] for i in range(0, len(missing), page_owners)] or [[]]
+        for number, page in enumerate(pages, 1):
+            end = after if number == len(pages) else page[-1]
+            yield Page(page, Position(True, end))
 
 
 def _source_pages(

@@ -33,8 +33,6 @@ from undrift.ports import OwnerContent
 
 _log = logging.getLogger(__name__)
 
-Counts = Mapping[str, int]
-
 RENDERED_AT_ONCE = 20
 """Owners; of more there is hardly anything to gain, and their documents are in memory together."""
 
@@ -54,16 +52,7 @@ class Agreed(NamedTuple):
 
     def status(self) -> SyncStatus:
         """The status that it amounts to."""
-        source, store, without_text = _counts_of(self.counts)
-        return SyncStatus(
-            owner_id=self.owner_id,
-            outcome=Outcome.IN_SYNC,
-            source=source,
-            store=store,
-            without_text=without_text,
-            unmanaged=self.unmanaged,
-            read=Read.DIGESTS if self.by_memo else Read.FULL,
-        )
+        return _agreement(self.counts, self.unmanaged, self.by_memo).of(self.owner_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,8 +261,16 @@ def _counted(counts: tuple[tuple[str, int], ...]) -> str:
 
 
 @lru_cache(maxsize=10_000)
-def _counts_of(text: str) -> tuple[Counts, Counts, int]:
-    """The entities of the source by kind, those of the store, and how many have no text."""
-    source, *more = json.loads(text)
+def _agreement(counts: str, unmanaged: int, by_memo: bool) -> SyncStatus:
+    """The status of anybody whose sides agree and have so many entities."""
+    source, *more = json.loads(counts)
     store, without_text = more or (source, 0)
-    return source, store, without_text
+    return SyncStatus(
+        owner_id="",
+        outcome=Outcome.IN_SYNC,
+        source=source,
+        store=store,
+        without_text=without_text,
+        unmanaged=unmanaged,
+        read=Read.DIGESTS if by_memo else Read.FULL,
+    )
