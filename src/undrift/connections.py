@@ -307,7 +307,9 @@ class Connections:
             sides,
             check,
             options.open_engine(check, open_check),
-            ScanOptions(part=part, pace=pace, listener=options.listener),
+            ScanOptions(
+                part=part, pace=pace, listener=options.listener, may_sweep=options.engine is None
+            ),
             checkpoints=checkpoints,
             resume=options.resume or options.until is not None,
         )

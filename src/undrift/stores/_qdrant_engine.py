@@ -107,10 +107,10 @@ class EnginePoints:
             },
         )
 
-    def is_empty(self) -> bool:
-        """Whether there is no point at all."""
+    def count(self) -> int:
+        """How many points there are."""
         with self._engine() as engine:
-            return engine.count(edge.CountRequest()) == 0
+            return engine.count(edge.CountRequest())
 
     def ddl(self, dimension: int) -> Sequence[str]:
         """What `create` does, as the calls that a server would get."""
