@@ -307,9 +307,7 @@ class Connections:
             sides,
             check,
             options.open_engine(check, open_check),
-            ScanOptions(
-                part=part, pace=pace, listener=options.listener, may_sweep=options.engine is None
-            ),
+            ScanOptions(part=part, pace=pace, listener=options.listener),
             checkpoints=checkpoints,
             resume=options.resume or options.until is not None,
         )

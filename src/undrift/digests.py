@@ -8,7 +8,7 @@ they render to is remembered, see `undrift.memory`, under that very digest.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from undrift.model import Stamp
@@ -122,31 +122,6 @@ class PagedStore(Protocol):
     @property
     def page_owners(self) -> int:
         """Owners in one call of `DigestingStore.digests`; fewer cost more for each."""
-
-
-@runtime_checkable
-class SweepingStore(DigestingStore, Protocol):
-    """A store that reads everybody's records sooner than those of one page of owners and the next.
-
-    As one whose pages are searched for in an index, while all is read as it lies.
-    """
-
-    def sweep(
-        self, *, model: str, kinds: Collection[str], is_over: Callable[[], bool]
-    ) -> Mapping[str, RecordsDigest] | None:
-        """The digest of each owner of whom there is any record, computed anew by every call.
-
-        What is written meanwhile may be in it or not.
-
-        Args:
-            is_over: asked now and then; True when nobody wants the answer any more.
-
-        Returns:
-            By owner; None if there is too much for the memory of one process, or it was over.
-
-        Raises:
-            StoreUnavailable: it could not be read to the end.
-        """
 
 
 @runtime_checkable

@@ -99,8 +99,12 @@ class Renderer:
         self, contents: Iterable[OwnerContent], make: _Make[T]
     ) -> Sequence[_Owner[T] | InvalidDocument]:
         """What *make* makes of every entity of the owners, or why it cannot be said of an owner."""
-        begun = [self._begun(content) for content in contents]
-        self._render([owner for owner in begun if not isinstance(owner, InvalidDocument)], make)
+        asked = list(contents)
+        begun = [self._begun(content) for content in asked]
+        owners = [owner for owner in begun if not isinstance(owner, InvalidDocument)]
+        if not self._make_all(owners, make):
+            # Each for itself, to know of whom; anew, as a template may change what it sees.
+            return [owner for content in asked for owner in self._rendered([content], make)]
         return [
             owner if isinstance(owner, InvalidDocument) else owner.refusal or owner
             for owner in begun
@@ -122,8 +126,12 @@ class Renderer:
             return _beyond_python(owner_id, exc)
         return _Owner(owner_id, elements)
 
-    def _render(self, owners: Sequence[_Owner[T]], make: _Make[T]) -> None:
-        """Make the entities of *owners*, of whom any may be refused."""
+    def _make_all(self, owners: Sequence[_Owner[T]], make: _Make[T]) -> bool:
+        """Make the entities of *owners*, of whom any may be refused.
+
+        Returns:
+            False if a template fails on one of several owners; nothing was made then.
+        """
         rows: list[list[Row]] = [
             [
                 compiled.row(element.view or {})
@@ -137,10 +145,7 @@ class Renderer:
         except Exception as exc:  # noqa: BLE001  whatever a template raises on what it met
             if len(owners) == 1:
                 owners[0].refusal = self._template_failed(owners[0].owner_id, rows, exc)
-                return
-            for owner in owners:
-                self._render([owner], make)  # to know of whom it fails
-            return
+            return len(owners) == 1
         first = 0
         for index, compiled in enumerate(self._specs):
             for owner in owners:
@@ -150,6 +155,7 @@ class Renderer:
                 first = behind
         for owner in owners:
             owner.end()
+        return True
 
     def _template_failed(
         self, owner_id: str, rows: Sequence[Sequence[Row]], exc: Exception

@@ -164,6 +164,7 @@ class OwnerTemplate:
         """
         context = {f"rows_{index}": spec_rows for index, spec_rows in enumerate(rows)}
         texts = self._template.render(context).split(_separator())
+        assert len(texts) == 1 + sum(map(len, rows)), "a text would be taken for another row's"
         return texts[:-1]
 
     def failing_spec(self, rows: Sequence[Sequence[Row]]) -> int:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from json import dumps
 
 import pytest
 
 from support.layouts import Document, document, experience
 from support.processes import Writer
+from support.rendering import note_rendered
 from support.sides import World
 from support.wrappers import SteppedSource, SteppedStore
-from undrift import ConfigError, Outcome, ProfileOutdated, Undrift
+from undrift import ConfigError, Outcome, ProfileOutdated, SyncStatus, Undrift
 from undrift.failpoints import FAILPOINTS
 
 pytestmark = pytest.mark.usefixtures("without_leases")
@@ -105,6 +107,39 @@ def test_check_of_a_source_that_came_back_is_in_sync(world: World) -> None:
     sides = moving(world, lambda n: world.put("1", edited(1) if n == 1 else BEFORE))
 
     assert sides.check("1").is_in_sync
+
+
+def test_check_of_everybody_renders_anew_what_moved_between_its_looks(world: World) -> None:
+    """By digests, in one look, in the other: what is rendered is what was read that time."""
+    world.bring_in_sync({"1": BEFORE})
+
+    # In one statement: the owners are listed meanwhile.
+    raw = "CAST(:raw AS jsonb)" if world.source.is_postgres else ":raw"
+    update = f"UPDATE profiles SET filtered_data = {raw}"
+
+    def look(document: Callable[[int], Document]) -> SyncStatus:
+        def edit(number: int) -> None:
+            assert world.source.run(update, raw=dumps(document(number))) == 1
+
+        (status,) = moving(world, edit).check_all()
+        return status
+
+    assert look(edited).outcome is Outcome.IN_MOTION
+    assert look(lambda n: edited(1) if n < 3 else BEFORE).is_in_sync
+
+
+def test_check_of_everybody_renders_once_what_stays_between_its_looks(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And once before, for the digest that did not agree; each look reads both sides."""
+    world.bring_in_sync({"1": BEFORE, "2": BEFORE})
+    world.put("1", edited(1))
+    reads: list[int] = []
+    sides = moving(world, reads.append)
+    rendered = note_rendered(monkeypatch)
+    outcomes = {status.owner_id: status.outcome for status in sides.check_all()}
+    assert outcomes == {"1": Outcome.DRIFT, "2": Outcome.IN_SYNC}
+    assert (len(reads), rendered) == (3, ["1", "2", "1"])
 
 
 def test_control_one_look_calls_the_moving_source_drift(world: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -14,7 +15,7 @@ from undrift.fingerprint import fingerprint, text_hash
 from undrift.mapping import KIND_DEFAULTS, MAX_EMBEDDED_CHARACTERS, EntitySpec
 from undrift.model import Entity, Outline
 from undrift.render import Renderer
-from undrift.sources.documents import GivenProfile
+from undrift.sources.documents import DocumentContent, GivenProfile
 from undrift.sources.paths import PathTree
 
 PART = note(kind="part", path="notes[*].parts[*]", text="{{ text }} in {{ parent.text }}")
@@ -339,19 +340,25 @@ STRICT = note(text="{{ text }} {{ 12 // share }}")
 FINE: dict[str, object] = {
     "notes": [{"id": 1, "text": "A", "share": 3}, {"id": 2, "text": "B", "share": 4}]
 }
+WITH_PARTS: dict[str, object] = {
+    "notes": [
+        {"id": 1, "text": "C", "share": 1, "parts": [{"id": n, "text": f"p{n}"} for n in range(3)]},
+        {"id": 2, "text": "D", "share": 2, "parts": [{"id": 9, "text": "q"}]},
+    ]
+}
 AMISS: dict[str, dict[str, object]] = {
     "template fails": {"notes": [{"id": 1, "text": "A", "share": 3}, {"id": 2, "share": 0}]},
     "id given twice": {"notes": [{"id": 1, "text": t, "share": 1} for t in "AB"]},
     "no list": {"notes": "none"},
     "id unusable": {"notes": [{"id": [1], "share": 1}]},
     "nothing": {"notes": []},
-    "no text": {"notes": [{"id": 1, "text": "", "share": 2}]},
+    "no text": {"notes": [{"id": 1, "text": "", "parts": [{"id": 1}], "share": 2}]},
 }
 
 
 @given(
     st.lists(
-        st.sampled_from([FINE, *AMISS.values()]),
+        st.sampled_from([FINE, WITH_PARTS, *AMISS.values()]),
         max_size=8,
     )
 )
@@ -385,6 +392,17 @@ def test_owner_who_is_refused_is_named_among_the_others(amiss: str) -> None:
     assert (first.owner_id, last.owner_id) == ("user0", "user2")
     assert len(first.fingerprints) == len(last.fingerprints) == 2
     assert set(first.fingerprints.values()).isdisjoint(last.fingerprints.values())
+
+
+def test_owner_beside_one_on_whom_the_template_fails_is_rendered_afresh() -> None:
+    """A template that changes what it sees has seen it once already."""
+    mapping = mapping_of(note(text="{{ text }} {{ tags.pop() }} {{ 12 // share }}"))
+    renderer, paths = Renderer(mapping), PathTree(mapping.entities)
+    fine = json.dumps({"notes": [{"id": 1, "text": "A", "share": 3, "tags": ["x", "y"]}]})
+    amiss = json.dumps({"notes": [{"id": 1, "text": "A", "share": 0, "tags": ["x", "y"]}]})
+    contents = [DocumentContent(o, [d], paths) for o, d in (("a", fine), ("b", amiss))]
+    (alone,) = renderer.outlines(contents[:1])
+    assert renderer.outlines(contents)[0] == alone
 
 
 @pytest.mark.parametrize(

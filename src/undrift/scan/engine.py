@@ -25,8 +25,10 @@ LISTED_AHEAD = 20
 """Pages without anybody that may wait behind those under way: what is known is soon told."""
 
 MANY_RENDERED = 2_000
-"""Owners that have to be rendered, of three times as many, before processes are started: they take
-a second to begin, in which this one renders some thousands."""
+"""Owners that have to be rendered before processes are started, which take a second to begin; and
+of whom `_LISTED_PER_RENDERED` times as many have to be listed, so that there is more to do then."""
+
+_LISTED_PER_RENDERED = 3
 
 
 class Opener(Protocol):
@@ -136,6 +138,8 @@ class LocalEngine:
 
     def close(self) -> None:
         """End the threads and processes."""
+        with self._starting:
+            self._others = 0  # a page that is still under way starts none
         self._threads.shutdown(wait=True, cancel_futures=True)
         if self._pool is not None:
             self._pool.close()
@@ -178,7 +182,7 @@ class LocalEngine:
         with self._starting:
             self._listed += listed
             self._rendered += rendered
-            is_much = min(self._listed / 3, self._rendered) >= MANY_RENDERED
+            is_much = min(self._listed / _LISTED_PER_RENDERED, self._rendered) >= MANY_RENDERED
             if is_much and self._others and self._pool is None and self._open_check is not None:
                 self._start(self._open_check)
 
@@ -186,7 +190,7 @@ class LocalEngine:
         pool = SpawnedPool(self._others, partial(_open_here, open_check))
         try:
             self._beginning = [pool.submit(_begun) for _ in range(self._others)]
-        except (BrokenExecutor, OSError):  # the system has no room for another process
+        except (BrokenExecutor, OSError, RuntimeError):  # no room for a process or a thread
             self._others = 0
             pool.close()
         else:

@@ -59,10 +59,6 @@ class Page(NamedTuple):
     end: Position
 
 
-StoreOwners = Callable[[str | None, int], Sequence[str]]
-"""As `VectorStore.owners`."""
-
-
 def everybody(
     sides: Sides,
     part: Part = EVERYBODY,
@@ -70,14 +66,12 @@ def everybody(
     start: Position = BEGINNING,
     page_owners: int = PAGE_OWNERS,
     enough: Callable[[], int] = lambda: 0,
-    store_owners: StoreOwners | None = None,
 ) -> Iterator[Page]:
     """Pages of *part* of all owners: the source's, then those that only the store has.
 
     Args:
         page_owners: owners that are listed at once.
         enough: how many of the source's a page is to have now, if that is more.
-        store_owners: asked in the store's place.
 
     Raises:
         UnknownStateError: a page of owners could not be listed.
@@ -88,7 +82,7 @@ def everybody(
     after = start.after
     while sides.store_exists:
         # Hardly any of them is to be checked, so more are listed at once.
-        listed = (store_owners or sides.store.owners)(after, _STORE_PAGES * page_owners)
+        listed = sides.store.owners(after, _STORE_PAGES * page_owners)
         if not listed:
             return
         asked = part.of(listed)

@@ -11,7 +11,6 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -23,7 +22,6 @@ from undrift.digests import (
     DigestingSource,
     DigestingStore,
     RecordsDigest,
-    SweepingStore,
     stamps_digest,
     wanted_digest,
 )
@@ -32,7 +30,6 @@ from undrift.look import Sides
 from undrift.memory import FleetMemory, Memo
 from undrift.model import Outcome, Outline, Read, SyncStatus
 from undrift.ports import OwnerContent
-from undrift.scan.sweep import Sweep
 
 _log = logging.getLogger(__name__)
 
@@ -106,10 +103,9 @@ class PageCheck:
         self._key = key
         adopted = sides.store.capabilities.adoption is not None
         self._by_digests = sides.store_exists and not adopted and not expects_drift
-        self._expects_drift = self._by_digests or expects_drift  # of whom digests do not settle
+        self._others_differ = self._by_digests or expects_drift
         self._source = sides.source if isinstance(sides.source, DigestingSource) else None
         self._memory = memory if self._by_digests and self._source is not None else None
-        self._sweep: Sweep | None = None
 
     @property
     def uses_memos(self) -> bool:
@@ -129,7 +125,7 @@ class PageCheck:
             rendering(len(owners))
         others = [owner for owner in owners if owner not in agreed]
         checked = (
-            check_owners(self._sides, others, expects_drift=self._expects_drift) if others else []
+            check_owners(self._sides, others, expects_drift=self._others_differ) if others else []
         )
         statuses = {
             result.status.owner_id: result.status
@@ -139,36 +135,6 @@ class PageCheck:
         }
         found = (agreed.get(owner) or statuses.get(owner) for owner in owners)
         return PageResult([one for one in found if one is not None], rendered + len(others))
-
-    @contextmanager
-    def sweeping(self) -> Iterator[None]:
-        """Read the store in one pass, if that is sooner than page by page.
-
-        For whoever is about to ask for everybody, at once and without a pause: what the pass shows
-        is not read again.
-        """
-        store, kinds = self._sides.store, self._sides.renderer.mapping.kinds
-        if not self._by_digests or not isinstance(store, SweepingStore):
-            yield
-            return
-        model = self._sides.model
-        sweep = Sweep(lambda is_over: store.sweep(model=model, kinds=kinds, is_over=is_over))
-        self._sweep = sweep
-        try:
-            yield
-        finally:
-            self._sweep = None
-            sweep.close()
-
-    def store_owners(self, after: str | None, limit: int) -> Sequence[str]:
-        """As `VectorStore.owners`; those that the pass has shown, if there is one.
-
-        Raises:
-            UnknownStateError: the store could not be read.
-        """
-        sweep = self._sweep
-        swept = None if sweep is None else sweep.owners(after, limit)
-        return self._sides.store.owners(after, limit) if swept is None else swept
 
     def agreed(self, owners: Sequence[str]) -> Mapping[str, Agreed]:
         """Those of *owners* whose digests agree; whoever is not there is to be looked at.
@@ -184,8 +150,8 @@ class PageCheck:
         self, owners: Sequence[str], rendering: Rendering = nobody_asks
     ) -> tuple[dict[str, Agreed], int]:
         """The owners whose sides agree, and how many had to be rendered for it."""
-        memos = self._current_memos(owners)
         stored = self._stored(owners)
+        memos = self._current_memos(owners)
         agreed: dict[str, Agreed] = {}
         for owner, memo in memos.items():
             _note_if_equal(agreed, owner, memo, stored.get(owner, NO_RECORDS), by_memo=True)
@@ -202,10 +168,6 @@ class PageCheck:
     def _stored(self, owners: Sequence[str]) -> Mapping[str, RecordsDigest]:
         sides, store = self._sides, self._sides.store
         kinds = sides.renderer.mapping.kinds
-        sweep = self._sweep  # another thread may end it
-        swept = None if sweep is None else sweep.digests()
-        if swept is not None:
-            return swept
         if isinstance(store, DigestingStore):
             return store.digests(owners, model=sides.model, kinds=kinds)
         stamps, unmanaged = sides.read_store(owners)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import dataclass, field
 
 from undrift.errors import ConfigError, StateUnavailable
@@ -14,7 +14,7 @@ from undrift.fleet import PageFailures
 from undrift.look import Sides
 from undrift.model import Read, SyncStatus
 from undrift.scan.engine import Engine
-from undrift.scan.feed import BEGINNING, Pace, Page, everybody, growth
+from undrift.scan.feed import Pace, Page, everybody, growth
 from undrift.scan.page import PageCheck
 from undrift.scan.progress import Checkpoints, Resumed
 from undrift.scan.slices import EVERYBODY, Part
@@ -28,13 +28,11 @@ class ScanOptions:
         part: whom of them.
         pace: how fast, and until when.
         listener: told how the run begins, and how it ends early.
-        may_sweep: the pages are checked by this very process, which may read the store in one pass.
     """
 
     part: Part = EVERYBODY
     pace: Pace = field(default_factory=Pace)
     listener: Listener = ignore
-    may_sweep: bool = True
 
 
 class Scan:
@@ -108,14 +106,6 @@ class Scan:
             return None
 
     def _pages(self, resumed: Resumed) -> Iterator[SyncStatus]:
-        options, pace = self._options, self._options.pace
-        is_whole = options.part.is_everybody and resumed.position == BEGINNING
-        with ExitStack() as stack:
-            if is_whole and options.may_sweep and pace.owners_per_second is None:
-                stack.enter_context(self._check.sweeping())
-            yield from self._every_page(resumed)
-
-    def _every_page(self, resumed: Resumed) -> Iterator[SyncStatus]:
         pace, checkpoints = self._options.pace, self._checkpoints
         size = growth(self._sides.store, pace)
         feed = everybody(
@@ -124,7 +114,6 @@ class Scan:
             start=resumed.position,
             page_owners=pace.page_owners,
             enough=size,
-            store_owners=self._check.store_owners,
         )
         failures, done = PageFailures(), Counter(resumed.outcomes)
         try:

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import INTERVAL
 
 from undrift.changes import ChangeFeed, Triggers
+from undrift.errors import InvalidDocument
 from undrift.fingerprint import content_digest
 from undrift.headcount import Headcount
 from undrift.mapping import EntitySpec, FieldsRead
@@ -43,9 +44,14 @@ class RowContent:
     def digest(self) -> bytes:
         """A hash of all rows, whatever order the database gave them in."""
         parts: list[str] = []
-        for spec_rows in self._rows:
-            printed = sorted(repr(tuple(row.items())) for row in spec_rows)
-            parts.extend([str(len(printed)), *printed])
+        try:
+            for spec_rows in self._rows:
+                printed = sorted(repr(tuple(row.items())) for row in spec_rows)
+                parts.extend([str(len(printed)), *printed])
+        except RecursionError as exc:
+            raise InvalidDocument(
+                self.owner_id, why="a value in it is nested too deeply.", fix="flatten it"
+            ) from exc
         return content_digest(parts)
 
     def elements(self) -> Sequence[Sequence[Element]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from operator import itemgetter
 
 from undrift.digests import (
@@ -32,10 +32,6 @@ _OWNERS_PER_CALL = 2_000
 _POINTS_PER_CALL = 10_000
 
 
-MOST_SWEPT = 1_500_000
-"""Points whose stamps one process reads at once: some 150 bytes of each are kept to the end."""
-
-
 def digests(
     points: Points,
     owners: Sequence[str],
@@ -51,26 +47,10 @@ def digests(
     """
     for part in parts_of(owners, _OWNERS_PER_CALL):
         tally = _Tally(namespace, model, kinds)
-        tally.read(points, every(OneOf(OWNER, part), Not(A_TOMBSTONE)), lambda: False)
+        tally.read(points, every(OneOf(OWNER, part), Not(A_TOMBSTONE)))
         for name in part:
             if name in tally.owners:
                 yield name, tally.owners[name].digest()
-
-
-def sweep(
-    points: Points,
-    *,
-    namespace: str,
-    model: str,
-    kinds: Collection[str],
-    is_over: Callable[[], bool],
-) -> dict[str, RecordsDigest] | None:
-    """What `SweepingStore.sweep` returns."""
-    if points.count() > MOST_SWEPT:
-        return None
-    tally = _Tally(namespace, model, kinds)
-    tally.read(points, every(Not(A_TOMBSTONE)), is_over)
-    return None if is_over() else {name: owner.digest() for name, owner in tally.owners.items()}
 
 
 class _Owner:
@@ -104,24 +84,19 @@ class _Tally:
         self._kinds = frozenset(kinds)
         self._current = [namespace, model]
 
-    def read(self, points: Points, where: Condition, is_over: Callable[[], bool]) -> None:
-        """Note the points that hold *where*, until *is_over*.
+    def read(self, points: Points, where: Condition) -> None:
+        """Note the points that hold *where*.
 
         Those without a vector are asked for first, as those of the stamps are.
         """
         no_vector = every(where, Equals(NAMESPACE, self._namespace), Not(HasVector("")))
-        lost = {point.vector_id for page in _pages(points, no_vector, ()) for point in page}
+        lost = {point.vector_id for point in _with_ids(points, no_vector, ())}
         if lost:
-            for page in _pages(points, where, _FIELDS):
-                for point in page:
-                    self._note(point.payload, is_lost=point.vector_id in lost)
-                if is_over():
-                    return
+            for point in _with_ids(points, where, _FIELDS):
+                self._note(point.payload, is_lost=point.vector_id in lost)
         else:
-            for payloads in _payloads(points, where):
+            for payloads in _without_ids(points, where):
                 self._note_all(payloads)
-                if is_over():
-                    return
 
     def _note_all(self, payloads: Sequence[Payload]) -> None:
         """As `_note` for each; those that are as undrift writes them in a third of its time."""
@@ -159,19 +134,17 @@ class _Tally:
         return owner
 
 
-def _pages(
-    points: Points, where: Condition, fields: Sequence[str]
-) -> Iterator[Sequence[FoundPoint]]:
+def _with_ids(points: Points, where: Condition, fields: Sequence[str]) -> Iterator[FoundPoint]:
     next_id = None
     while True:
         page = points.page(where, fields, next_id, _POINTS_PER_CALL)
-        yield page.points
+        yield from page.points
         next_id = page.next_id
         if next_id is None:
             return
 
 
-def _payloads(points: Points, where: Condition) -> Iterator[Sequence[Payload]]:
+def _without_ids(points: Points, where: Condition) -> Iterator[Sequence[Payload]]:
     next_id = None
     while True:
         payloads, next_id = points.payloads(where, _FIELDS, next_id, _POINTS_PER_CALL)

@@ -107,10 +107,10 @@ class EnginePoints:
             },
         )
 
-    def count(self) -> int:
-        """How many points there are."""
+    def is_empty(self) -> bool:
+        """Whether there is no point at all."""
         with self._engine() as engine:
-            return engine.count(edge.CountRequest())
+            return engine.count(edge.CountRequest()) == 0
 
     def ddl(self, dimension: int) -> Sequence[str]:
         """What `create` does, as the calls that a server would get."""

@@ -97,10 +97,10 @@ class HttpPoints:
             and strict.unindexed_filtering_update is False,
         )
 
-    def count(self) -> int:
-        """How many points there are."""
+    def is_empty(self) -> bool:
+        """Whether there is no point at all."""
         with self._asking("read") as client:
-            return client.count(self._collection, exact=True).count
+            return client.count(self._collection, exact=True).count == 0
 
     def ddl(self, dimension: int) -> Sequence[str]:
         """What `create` does, as calls of Qdrant's API."""

@@ -95,7 +95,7 @@ def find_created(points: Points) -> FoundVector | None:
     missing = missing_indexes(found)
     if not missing:
         return vector
-    if not points.count():
+    if points.is_empty():
         return None  # somebody was stopped while creating it
     raise _another_layout(location, f"it has no {_listed(missing)}")
 

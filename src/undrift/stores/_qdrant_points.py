@@ -138,8 +138,8 @@ class Points(Protocol):
     def find(self) -> FoundCollection | None:
         """The collection as it is; None if it certainly does not exist. Creates nothing."""
 
-    def count(self) -> int:
-        """How many points the collection has."""
+    def is_empty(self) -> bool:
+        """Whether the collection has no point at all."""
 
     def ddl(self, dimension: int) -> Sequence[str]:
         """What `create` does, for people."""

@@ -10,7 +10,7 @@ Order of what is read:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from undrift.stores._listing import OwnerListing
 from undrift.stores._meaning import NOT_CREATED
 from undrift.stores._qdrant_claims import Claims
 from undrift.stores._qdrant_conditions import Condition, Equals, HasVector, Not, OneOf, every
-from undrift.stores._qdrant_digests import digests, sweep
+from undrift.stores._qdrant_digests import digests
 from undrift.stores._qdrant_layout import CHANGE_DIMENSION, find_created, unit
 from undrift.stores._qdrant_payload import (
     DELETED,
@@ -174,14 +174,6 @@ class QdrantPointStore:
         """The digest of each of *owners*; a point that is written meanwhile is in it or not."""
         asked, namespace = storable(owners), self._namespace
         return dict(digests(self._points, asked, namespace=namespace, model=model, kinds=kinds))
-
-    def sweep(
-        self, *, model: str, kinds: Collection[str], is_over: Callable[[], bool]
-    ) -> Mapping[str, RecordsDigest] | None:
-        """Everybody's digests, from one pass over all points in the order in which they lie."""
-        return sweep(
-            self._points, namespace=self._namespace, model=model, kinds=kinds, is_over=is_over
-        )
 
     def owners(self, after: str | None, limit: int) -> Sequence[str]:
         """At most *limit* distinct owners of managed records, by code point, behind *after*."""

@@ -11,7 +11,6 @@ from undrift.digests import (
     NO_RECORDS,
     DigestingStore,
     RecordsDigest,
-    SweepingStore,
     records_digest,
     stamps_digest,
     wanted_digest,
@@ -210,24 +209,6 @@ class DigestContract(StoreFixtures):
         assert _digests(store, "1") == {"1": RecordsDigest(3, _of([*records(2), added]), 0, 0)}
         assert _digests(store, "1") != before
 
-    def test_sweep_is_of_everybody(self, crowd: Crowd) -> None:
-        """Who has records is listed, and nobody else is."""
-        store = _need_sweep(crowd.store)
-        swept = store.sweep(model=MODEL, kinds=KINDS, is_over=lambda: False)
-        assert swept == _by_stamps(store, *crowd.by_owner)
-        assert sorted(swept) == store.owners(None, len(swept) + 1)
-
-    def test_sweep_that_nobody_waits_for_ends(self, crowd: Crowd) -> None:
-        """And half of it is no answer."""
-        store = _need_sweep(crowd.store)
-        assert store.sweep(model=MODEL, kinds=KINDS, is_over=lambda: True) is None
-
-
-def _need_sweep(store: VectorStore) -> SweepingStore:
-    if not isinstance(store, SweepingStore):
-        pytest.skip("the store reads no more than it is asked for")
-    return store
-
 
 def _need_digests(store: VectorStore) -> DigestingStore:
     if not isinstance(store, DigestingStore):
@@ -238,12 +219,7 @@ def _need_digests(store: VectorStore) -> DigestingStore:
 def _digests(
     store: VectorStore, *owners: str, model: str = MODEL, kinds: Collection[str] = KINDS
 ) -> dict[str, RecordsDigest]:
-    found = dict(_need_digests(store).digests(owners, model=model, kinds=kinds))
-    if isinstance(store, SweepingStore):
-        swept = store.sweep(model=model, kinds=kinds, is_over=lambda: False)
-        assert swept is not None
-        assert {owner: swept[owner] for owner in {*owners} & swept.keys()} == found
-    return found
+    return dict(_need_digests(store).digests(owners, model=model, kinds=kinds))
 
 
 def _by_stamps(store: VectorStore, *owners: str) -> dict[str, RecordsDigest]:
