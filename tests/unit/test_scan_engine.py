@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import wait
+from concurrent.futures import Future, wait
+from typing import NoReturn
 
 import pytest
 
@@ -12,7 +13,7 @@ from support.spawned import Checker
 from undrift.errors import StoreUnavailable
 from undrift.scan import engine
 from undrift.scan.feed import Page, Position
-from undrift.scan.page import PageResult
+from undrift.scan.page import PageResult, Rendering, nobody_asks
 
 NOBODY: Sequence[str] = ()
 
@@ -106,3 +107,58 @@ def test_this_process_and_the_others_share_the_pages(monkeypatch: pytest.MonkeyP
     behind_the_start = [process for _, process in found[20:]]
     assert len(set(behind_the_start)) > 1
     assert behind_the_start.count(os.getpid()) > 1
+
+
+class Renders(Checker):
+    """A check that has to render its owners, and notes when it does."""
+
+    def __init__(self, begun: list[str], *, at_most: int = 100) -> None:
+        self._begun = begun
+        self._at_most = at_most
+
+    def __call__(self, owners: Sequence[str], rendering: Rendering = nobody_asks) -> PageResult:
+        """Say how many, and note it."""
+        rendering(min(len(owners), self._at_most))
+        self._begun.append(f"page {owners[0]}")
+        return PageResult([], len(owners))
+
+
+def test_processes_start_before_the_first_page_is_rendered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As soon as it is known that it has to be, and that more are to come; and once only."""
+    begun: list[str] = []
+
+    class NoPool:
+        def __init__(self, *_: object) -> None:
+            begun.append("pool")
+
+        def submit(self, *_: object) -> Future[None]:
+            return Future()  # never begun: this process checks every page
+
+        def close(self) -> None:
+            begun.append("closed")
+
+    monkeypatch.setattr(engine, "SpawnedPool", NoPool)
+    monkeypatch.setattr(engine, "MANY_RENDERED", 2)
+    monkeypatch.setattr(engine, "THREADS", 1)
+    local = engine.LocalEngine(Renders(begun), Checker, processes=2)
+    pages = [Page(["a", "b", "c", "d", "e", "f"], Position()), Page(["g"], Position())]
+    assert len(list(local.check(iter(pages)))) == 2
+    local.close()
+    assert begun == ["pool", "page a", "page g", "closed"]
+
+
+@pytest.mark.parametrize(("rendered", "listed"), [(1, 40), (5, 5)])
+def test_processes_are_not_started_for_few(
+    monkeypatch: pytest.MonkeyPatch, rendered: int, listed: int
+) -> None:
+    """Of a large fleet, or of one that is soon done."""
+
+    def no_pool(*_: object) -> NoReturn:
+        raise AssertionError("a process was started")
+
+    monkeypatch.setattr(engine, "MANY_RENDERED", 2)
+    monkeypatch.setattr(engine, "SpawnedPool", no_pool)
+    local = engine.LocalEngine(Renders([], at_most=rendered), Checker, processes=2)
+    page = Page([str(number) for number in range(listed)], Position())
+    assert len(list(local.check(iter([page])))) == 1
+    local.close()

@@ -111,6 +111,7 @@ class _Tally:
             if not is_plain or rest != self._current or len(print_) != FINGERPRINT_CHARACTERS:
                 self._note(payload)
                 continue
+            # `record_item`, without the call: this runs once for every entity of a fleet.
             owner.items.append(f"{print_}|{kind}:{len(entity_id)}:{entity_id}")
 
     def _note(self, payload: Payload, *, is_lost: bool = False) -> None:
