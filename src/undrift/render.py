@@ -151,7 +151,12 @@ class Renderer:
             for owner in owners:
                 behind = first + len(owner.elements[index])
                 if behind > first and owner.refusal is None:
-                    owner.take(compiled, owner.elements[index], texts[first:behind], make)
+                    try:
+                        owner.take(compiled, owner.elements[index], texts[first:behind], make)
+                    except InvalidDocument as refusal:
+                        owner.refusal = refusal
+                    except (RecursionError, ValueError) as exc:
+                        owner.refusal = _beyond_python(owner.owner_id, exc)
                 first = behind
         for owner in owners:
             owner.end()
@@ -199,29 +204,12 @@ class _Owner(Generic[T]):
         texts: Sequence[str],
         make: _Make[T],
     ) -> None:
-        """Make something of the elements of one spec, by the text of each."""
-        try:
-            self._take(compiled, elements, texts, make)
-        except InvalidDocument as refusal:
-            self.refusal = refusal
-        except (RecursionError, ValueError) as exc:
-            self.refusal = _beyond_python(self.owner_id, exc)
+        """Make something of the elements of one spec, by the text of each.
 
-    def end(self) -> None:
-        """All elements were taken."""
-        conflict = self.empty & self.made.keys()
-        if conflict and self.refusal is None:
-            self.refusal = _duplicate_id(self.owner_id, min(conflict))
-        for kind, _ in self.empty:
-            self.counts[kind] = self.counts.get(kind, 0) + 1
-
-    def _take(
-        self,
-        compiled: _CompiledSpec,
-        elements: Sequence[Element],
-        texts: Sequence[str],
-        make: _Make[T],
-    ) -> None:
+        Raises:
+            InvalidDocument: an id is given twice.
+            RecursionError, ValueError: a value is beyond what Python can print.
+        """
         kind, made = compiled.kind, self.made
         before = len(made)
         for element, rendered in zip(elements, texts, strict=True):
@@ -234,6 +222,14 @@ class _Owner(Generic[T]):
             if made.setdefault(identity, one) != one:
                 raise _duplicate_id(self.owner_id, identity)
         self.counts[kind] = self.counts.get(kind, 0) + len(made) - before
+
+    def end(self) -> None:
+        """All elements were taken."""
+        conflict = self.empty & self.made.keys()
+        if conflict and self.refusal is None:
+            self.refusal = _duplicate_id(self.owner_id, min(conflict))
+        for kind, _ in self.empty:
+            self.counts[kind] = self.counts.get(kind, 0) + 1
 
 
 _Make = Callable[[_Owner[Any], _CompiledSpec, Element, str, bytes], T]
