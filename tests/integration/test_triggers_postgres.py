@@ -534,7 +534,9 @@ def test_table_that_a_subscription_writes_to_is_refused() -> None:
                 connection.execute(
                     psycopg.sql.SQL(
                         "CREATE SUBSCRIPTION s CONNECTION {} PUBLICATION p "
-                        "WITH (create_slot = false, slot_name = 's')"
+                        # Nothing is copied: within one server a copy, which holds the table, makes
+                        # a slot, and that waits for whoever else is writing and wants the table.
+                        "WITH (create_slot = false, slot_name = 's', copy_data = false)"
                     ).format(psycopg.sql.Literal(publisher.url))
                 )
             status = capture.triggers.status()
