@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from itertools import chain
 from typing import NamedTuple
 
 from undrift.check import Checked, check_owners
@@ -19,7 +20,7 @@ from undrift.look import Sides
 from undrift.model import Cost, Outcome, Read, SyncReport
 from undrift.order import staying
 from undrift.plan import Plan, cost_of, plan_owner, texts_to_embed
-from undrift.scan.feed import Pace, everybody, growth
+from undrift.scan.feed import Feed, Pace, growth
 from undrift.scan.page import Agreed, PageCheck
 
 THREADS = 2
@@ -103,10 +104,11 @@ def _looked_at(sides: Sides, check: PageCheck | None) -> Iterator[_Looked]:
         return _Looked(owners, agreed, {one.status.owner_id: one for one in found})
 
     size = growth(sides.store, Pace())
+    feed = Feed(sides, enough=size)
     looking: deque[Future[_Looked]] = deque()
     with ThreadPoolExecutor(THREADS, thread_name_prefix="undrift-plan") as threads:
         try:
-            for page in everybody(sides, enough=size):
+            for page in chain(feed.of_source(), feed.of_store_only()):
                 looking.append(threads.submit(look, page.owners))
                 if len(looking) > THREADS:
                     looked = looking.popleft().result()

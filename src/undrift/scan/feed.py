@@ -59,60 +59,77 @@ class Page(NamedTuple):
     end: Position
 
 
-def everybody(
-    sides: Sides,
-    part: Part = EVERYBODY,
-    *,
-    start: Position = BEGINNING,
-    page_owners: int = PAGE_OWNERS,
-    enough: Callable[[], int] = lambda: 0,
-) -> Iterator[Page]:
-    """Pages of *part* of all owners: the source's, then those that only the store has.
+class Feed:
+    """Pages of a part of all owners: the source's, and those that only the store has.
 
     Args:
         page_owners: owners that are listed at once.
         enough: how many of the source's a page is to have now, if that is more.
 
-    Raises:
-        UnknownStateError: a page of owners could not be listed.
+    Every iterator raises `UnknownStateError` where a page of owners cannot be listed.
     """
-    if not start.is_second_side:
-        yield from _source_pages(sides, part, start.after, page_owners, enough)
-        start = Position(is_second_side=True)
-    after = start.after
-    while sides.store_exists:
-        # Hardly any of them is to be checked, so more are listed at once.
-        listed = sides.store.owners(after, _STORE_PAGES * page_owners)
-        if not listed:
-            return
-        asked = part.of(listed)
-        present = sides.source.present(asked) if asked else frozenset()
-        missing = [owner for owner in asked if owner not in present]
-        after = listed[-1]
-        pages = [missing[i : i + page_owners] for i in range(0, len(missing), page_owners)] or [[]]
-        for number, page in enumerate(pages, 1):
-            end = after if number == len(pages) else page[-1]
-            yield Page(page, Position(True, end))
+
+    def __init__(
+        self,
+        sides: Sides,
+        part: Part = EVERYBODY,
+        *,
+        page_owners: int = PAGE_OWNERS,
+        enough: Callable[[], int] = lambda: 0,
+    ) -> None:
+        self._sides = sides
+        self._part = part
+        self._page_owners = page_owners
+        self._enough = enough
+
+    def of_source(self, after: str | None = None) -> Iterator[Page]:
+        """The source's owners behind *after*; of a small part, several stretches make one page."""
+        gathered: list[str] = []
+        at_least = 0.0 if self._part.is_everybody else self._page_owners / 2
+        for listed in self._sides.source.owner_pages(self._page_owners, after):
+            gathered.extend(self._part.of(listed))
+            if len(gathered) >= max(at_least, self._enough()):
+                yield Page(gathered, Position(False, listed[-1]))
+                gathered = []
+        yield Page(gathered, Position(True, None))
+
+    def of_store_only(self, after: str | None = None) -> Iterator[Page]:
+        """The owners that only the store has, behind *after*; most pages are of nobody."""
+        source, size = self._sides.source, self._page_owners
+        for listed in self._listed_by_store(after):
+            asked = self._part.of(listed)
+            present = source.present(asked) if asked else frozenset()
+            missing = [owner for owner in asked if owner not in present]
+            pages = [missing[i : i + size] for i in range(0, len(missing), size)] or [[]]
+            for number, page in enumerate(pages, 1):
+                end = listed[-1] if number == len(pages) else page[-1]
+                yield Page(page, Position(True, end))
+
+    def sum_of_store(self) -> int:
+        """The `owner_sum` of all that the store has.
+
+        Raises:
+            UnknownStateError: they could not be listed to the end.
+        """
+        return sum(owner_sum(self._part.of(listed)) for listed in self._listed_by_store(None))
+
+    def _listed_by_store(self, after: str | None) -> Iterator[Sequence[str]]:
+        while self._sides.store_exists:
+            # Hardly any of them is to be checked, so more are listed at once.
+            listed = self._sides.store.owners(after, _STORE_PAGES * self._page_owners)
+            if not listed:
+                return
+            yield listed
+            after = listed[-1]
 
 
-def _source_pages(
-    sides: Sides,
-    part: Part,
-    after: str | None,
-    page_owners: int,
-    enough: Callable[[], int],
-) -> Iterator[Page]:
-    """The source's owners; of a small part, several stretches make one page."""
-    gathered: list[str] = []
-    at_least = 0.0 if part.is_everybody else page_owners / 2
-    end = Position(False, after)
-    for listed in sides.source.owner_pages(page_owners, after):
-        gathered.extend(part.of(listed))
-        end = Position(False, listed[-1])
-        if len(gathered) >= max(at_least, enough()):
-            yield Page(gathered, end)
-            gathered = []
-    yield Page(gathered, Position(True, None))
+def owner_sum(owners: Iterable[str]) -> int:
+    """A number that is the same for the same owners in any order, in this process alone.
+
+    Of other owners it is another one, as surely as 64 bits tell them apart that nobody can choose:
+    Python hashes texts with a key of the process. The sums of two groups add up to that of both.
+    """
+    return sum(map(hash, owners))
 
 
 @dataclass(slots=True)
@@ -131,6 +148,10 @@ class Growth:
     def __call__(self) -> int:
         """How many the next one is to have."""
         return self._now
+
+    def begin_large(self) -> None:
+        """Hardly anybody will have to be rendered: from the first page on."""
+        self._now = self.most
 
     def saw(self, owners: int, rendered: int) -> None:
         """Of a page of *owners* so many had to be rendered."""
@@ -180,8 +201,9 @@ class Pace:
         return PAGE_OWNERS if rate is None else max(1, min(PAGE_OWNERS, round(rate)))
 
     def of(self, pages: Iterator[Page]) -> Iterator[Page]:
-        """*pages* at this pace, up to the time."""
-        self._began = self.now()
+        """*pages* at this pace, up to the time; more of them go on as if they were the same."""
+        if not self._given:
+            self._began = self.now()
         for page in pages:
             self._wait()
             if self.until is not None and self.now() >= self.until:

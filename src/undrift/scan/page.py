@@ -144,6 +144,10 @@ class PageCheck:
         """
         return self._agreed(owners)[0] if self._by_digests and owners else {}
 
+    def remembers_most(self, owners: Sequence[str]) -> bool:
+        """Whether what most of *owners* render to need not be found out anew."""
+        return bool(owners) and 2 * len(self._current_memos(owners)) > len(owners)
+
     # --- by digests
 
     def _agreed(

@@ -28,6 +28,10 @@ from undrift.stores._meaning import NOT_CREATED
 ROWS_AT_ONCE = 4_096
 """Rows of a batch that is read: 6 MB of vectors of 384 components."""
 
+STAMPS_AT_ONCE = 32_768
+"""Rows of a batch without texts and vectors: 8 MB. In smaller ones a whole table takes twice as
+long, as each is handed from thread to thread."""
+
 # The process that LanceDB's threads run in, which they do from the first use on.
 _process_id: int | None = None
 
@@ -106,8 +110,13 @@ class Database:
         assert found is not None
         return found
 
-    def rows(self, table: Table, where: str, columns: Columns) -> Iterator[pa.RecordBatch]:
+    def rows(
+        self, table: Table, where: str, columns: Columns, *, at_once: int = ROWS_AT_ONCE
+    ) -> Iterator[pa.RecordBatch]:
         """Read the rows of *table* that *where* holds of, all from the version it has.
+
+        Args:
+            at_once: rows of a batch at most.
 
         Raises:
             StoreUnavailable: the read broke off; what was yielded is not all.
@@ -115,7 +124,7 @@ class Database:
         with mapped_errors(self.location):
             query = table.search().where(where)
             query.select({**columns} if isinstance(columns, Mapping) else [*columns])
-            yield from query.to_batches(ROWS_AT_ONCE)
+            yield from query.to_batches(at_once)
 
     def close(self) -> None:
         """Give back the connection. Safe to call twice; the next call connects again."""

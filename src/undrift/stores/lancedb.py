@@ -42,7 +42,7 @@ from undrift.state import Claim, ClaimableStore, Tombstone
 from undrift.stores import _lance_layout as layout
 from undrift.stores._lance_address import Address, parse
 from undrift.stores._lance_claims import Claims
-from undrift.stores._lance_database import Database
+from undrift.stores._lance_database import STAMPS_AT_ONCE, Database
 from undrift.stores._lance_digests import PAGE_OWNERS, Digests
 from undrift.stores._lance_errors import mapped_errors
 from undrift.stores._lance_upkeep import Upkeep
@@ -331,7 +331,8 @@ class LanceDbStore:
 
     def _all_owners(self) -> Iterator[str]:
         is_ours = layout.any_of("namespace", [self._namespace])
-        for batch in self._rows(f"{is_ours} AND {layout.IS_RECORD}", [layout.OWNER]):
+        table, where = self._database.records(), f"{is_ours} AND {layout.IS_RECORD}"
+        for batch in self._database.rows(table, where, [layout.OWNER], at_once=STAMPS_AT_ONCE):
             yield from pc.unique(batch.column(layout.OWNER)).drop_null().to_pylist()
 
 
