@@ -5,7 +5,7 @@ The drift is planted by SQL behind the back of memos that were true a moment ago
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from random import Random
 
 import pytest
@@ -24,6 +24,7 @@ from support.scanning import (
     NO_MEMOS,
     assert_true,
     checked,
+    content,
     forget_memos,
     memory_table,
     named,
@@ -36,7 +37,7 @@ from support.scanning import (
 from support.sides import World, drift_of
 from undrift import Outcome, SyncStatus
 from undrift.model import Read
-from undrift.scan import engine
+from undrift.scan import engine, feed, run
 from undrift.scan.options import DEFAULT_CHECK, CheckOptions
 
 OWNERS = 100
@@ -340,6 +341,88 @@ def test_fleet_of_nobody_is_checked(world: World) -> None:
         world.store.delete(vector_id)
     assert owners_of(world) == set()
     assert checked(world.sides) == {}
+
+
+# --- owners that only the store has ---------------------------------------------------------------
+
+
+def give_to_a_stranger(world: World) -> None:
+    """Owner 4's records are another's now, whom the source does not have: as many are stored."""
+    for vector_id, row in world.store.records().items():
+        if row["owner_id"] == "4":
+            world.store.set(vector_id, owner_id="stranger")
+
+
+@pytest.mark.parametrize("page_owners", [1, 2_000])
+def test_owner_that_only_the_store_has_is_told_in_whatever_part(
+    world: World, monkeypatch: pytest.MonkeyPatch, page_owners: int
+) -> None:
+    """Once, by whichever part of everybody it belongs to."""
+    small_pages(monkeypatch, page_owners)
+    world.bring_in_sync(FOUR)
+    warm(world)
+    give_to_a_stranger(world)
+    found = assert_true(world)
+    assert {owner for owner, status in found.items() if status.orphan_owner} == {"stranger"}
+    assert {owner for owner, status in found.items() if status.missing_ids} == {"4"}
+    parts = [checked(world.sides, CheckOptions(shard=f"{part}/3")) for part in (1, 2, 3)]
+    assert content({owner: one for part in parts for owner, one in part.items()}) == content(found)
+
+
+def told_while_records_change_hands(world: World, monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Whom a check tells: the records go to the stranger when everybody else was looked at."""
+    look = feed.Feed.sum_of_store
+
+    def late(self: feed.Feed) -> int:
+        give_to_a_stranger(world)
+        return look(self)
+
+    world.bring_in_sync(FOUR)
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "PAGES_EACH", 0)  # a page is told before the next one is listed
+        patch.setattr(feed.Feed, "sum_of_store", late)
+        found = checked(world.sides)
+    assert found["4"].is_in_sync, "it was looked at behind the change"
+    return set(found)
+
+
+def test_as_many_owners_as_were_met_are_not_the_same_ones(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One had its records when it was looked at, and another has them when they are counted."""
+    assert told_while_records_change_hands(world, monkeypatch) == {*FOUR, "stranger"}
+
+
+def test_control_who_counts_owners_overlooks_the_stranger(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their number is the same before and after."""
+    for module in (feed, run):
+        monkeypatch.setattr(module, "owner_sum", lambda owners: len(list(owners)))
+    assert told_while_records_change_hands(world, monkeypatch) == {*FOUR}
+
+
+def test_source_is_not_asked_for_owners_who_add_up(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Drift does not matter for that; an owner without records is not expected to be stored."""
+    asked: list[object] = []
+    look = feed.Feed.of_store_only
+
+    def noted(self: feed.Feed, after: str | None = None) -> Iterator[feed.Page]:
+        asked.append(after)
+        yield from look(self, after)
+
+    monkeypatch.setattr(feed.Feed, "of_store_only", noted)
+    world.bring_in_sync(FOUR)
+    world.put(5, document())
+    rekey(world)
+    for options in (DEFAULT_CHECK, DEFAULT_CHECK, NO_MEMOS):
+        assert not assert_true(world, options)["1"].is_in_sync
+        assert not asked
+    give_to_a_stranger(world)
+    assert_true(world)
+    assert asked
 
 
 # --- memos that lie -------------------------------------------------------------------------------
