@@ -111,12 +111,12 @@ class Database:
         return found
 
     def rows(
-        self, table: Table, where: str, columns: Columns, *, at_once: int = ROWS_AT_ONCE
+        self, table: Table, where: str, columns: Columns, *, at_once: int | None = None
     ) -> Iterator[pa.RecordBatch]:
         """Read the rows of *table* that *where* holds of, all from the version it has.
 
         Args:
-            at_once: rows of a batch at most.
+            at_once: rows of a batch at most; `ROWS_AT_ONCE` unless told.
 
         Raises:
             StoreUnavailable: the read broke off; what was yielded is not all.
@@ -124,7 +124,7 @@ class Database:
         with mapped_errors(self.location):
             query = table.search().where(where)
             query.select({**columns} if isinstance(columns, Mapping) else [*columns])
-            yield from query.to_batches(at_once)
+            yield from query.to_batches(at_once or ROWS_AT_ONCE)
 
     def close(self) -> None:
         """Give back the connection. Safe to call twice; the next call connects again."""
